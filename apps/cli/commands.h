@@ -1,0 +1,12 @@
+// The subcommands; each adds itself to the program's options and returns what to do when it is chosen.
+#pragma once
+
+#include <functional>
+
+#include <CLI/CLI.hpp>
+
+namespace sinkscope::cli {
+
+void add_profile_command(CLI::App& app, std::function<void()>& chosen);
+
+}  // namespace sinkscope::cli

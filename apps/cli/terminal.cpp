@@ -1,0 +1,96 @@
+#include "terminal.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+
+#include <fmt/format.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+namespace sinkscope::cli {
+namespace {
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Bytes of the UTF-8 character at the start of `text`; 0: it is broken or a control character.
+size_t character_length(std::string_view text) {
+  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
+  const unsigned lead = byte(0);
+  if (lead < 0x80) return lead >= 0x20 && lead != 0x7f;
+  const size_t n = lead >= 0xf0 && lead < 0xf5 ? 4 : lead >= 0xe0 && lead < 0xf0 ? 3 : lead >= 0xc2 && lead < 0xe0 ? 2 : 0;
+  for (size_t i = 1; i < n; ++i)
+    if ((byte(i) & 0xc0) != 0x80) return 0;
+  // C1 controls, and marks that turn the direction of writing.
+  if (lead == 0xc2 && byte(1) < 0xa0) return 0;
+  if (lead == 0xe2 && ((byte(1) == 0x80 && byte(2) >= 0xaa && byte(2) <= 0xae) || (byte(1) == 0x81 && byte(2) >= 0xa6 && byte(2) <= 0xa9))) return 0;
+  return n;
+}
+
+}  // namespace
+
+Terminal Terminal::of_stdout() {
+  Terminal t;
+  const char* no_colour = std::getenv("NO_COLOR");
+  const char* kind = std::getenv("TERM");
+  const bool terminal = isatty(STDOUT_FILENO);
+  t.colour = terminal && !(no_colour && *no_colour) && !(kind && std::string_view(kind) == "dumb");
+  winsize size{};
+  if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) t.width = size.ws_col;
+  return t;
+}
+
+std::string printable(std::string_view text) {
+  std::string safe;
+  while (!text.empty()) {
+    if (const size_t n = character_length(text)) {
+      safe += text.substr(0, n);
+      text.remove_prefix(n);
+      continue;
+    }
+    const unsigned char c = text[0];
+    safe += c == '\n' ? "\\n" : c == '\t' ? "\\t" : c == '\r' ? "\\r" : fmt::format("\\x{:02x}", c);
+    text.remove_prefix(1);
+  }
+  return safe;
+}
+
+std::string shaded(double value, std::string_view text, bool colour) {
+  if (!colour) return std::string(text);
+  struct Stop {
+    double r, g, b;
+  };
+  // Even in lightness, and apart for the colour-blind (after matplotlib's inferno, by eye).
+  static constexpr std::array<Stop, 5> kStops = {{{8, 6, 24}, {88, 16, 110}, {188, 55, 84}, {249, 142, 9}, {252, 255, 164}}};
+  const double at = std::clamp(std::isfinite(value) ? value : 0, 0.0, 1.0) * (kStops.size() - 1);
+  const size_t i = std::min(static_cast<size_t>(at), kStops.size() - 2);
+  const auto mix = [&](double Stop::*c) {
+    return static_cast<int>(std::lround(kStops[i].*c + (at - static_cast<double>(i)) * (kStops[i + 1].*c - kStops[i].*c)));
+  };
+  return fmt::format("\x1b[48;2;{};{};{}m{}\x1b[0m", mix(&Stop::r), mix(&Stop::g), mix(&Stop::b), text);
+}
+
+ProgressBar::ProgressBar() : active_(isatty(STDERR_FILENO)), start_(now()) {}
+
+ProgressBar::~ProgressBar() {
+  if (active_ && last_ > 0) std::fputs("\r\x1b[K", stderr);
+}
+
+void ProgressBar::show(const std::string& what, int64_t done, int64_t total) {
+  constexpr double kPause = 0.1;  // seconds between two pictures
+  const double time = now();
+  if (!active_ || total <= 0 || time - last_ < kPause) return;
+  last_ = time;
+  constexpr int kWidth = 30;
+  const double share = static_cast<double>(done) / static_cast<double>(total);
+  const int filled = static_cast<int>(share * kWidth);
+  const double elapsed = time - start_, left = share > 0 ? elapsed / share - elapsed : 0;
+  fmt::print(stderr, "\r\x1b[K{:<8} [{}{}] {:3.0f} %  {:.0f} tokens/s  {:.0f} s left", what, std::string(filled, '#'),
+             std::string(kWidth - filled, '.'), 100 * share, elapsed > 0 ? static_cast<double>(done) / elapsed : 0, left);
+  std::fflush(stderr);
+}
+
+}  // namespace sinkscope::cli

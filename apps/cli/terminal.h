@@ -1,0 +1,36 @@
+// What the terminal can show: width, colour, a progress bar; and text that is safe to print.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace sinkscope::cli {
+
+// Of standard output.
+struct Terminal {
+  bool colour = false;  // a terminal, and NO_COLOR is not set
+  int width = 80;
+
+  static Terminal of_stdout();
+};
+
+// Control characters and broken UTF-8 as escapes: a token may hold anything.
+std::string printable(std::string_view text);
+
+// A shade for a value of 0 to 1: `text` on a background from black over violet and orange to yellow, or as it is.
+std::string shaded(double value, std::string_view text, bool colour);
+
+// On standard error and on a terminal only; clears itself.
+class ProgressBar {
+ public:
+  ProgressBar();
+  ~ProgressBar();
+  void show(const std::string& what, int64_t done, int64_t total);
+
+ private:
+  bool active_;
+  double start_, last_ = 0;
+};
+
+}  // namespace sinkscope::cli

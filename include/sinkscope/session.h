@@ -1,0 +1,105 @@
+// A model ready to run: text in, tokens through llama.cpp, attention past the probes, logits out.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sinkscope/probe.h"
+
+namespace sinkscope {
+
+struct ModelInfo {
+  std::string file;          // path
+  std::string architecture;  // GGUF's general.architecture
+  std::string name;          // GGUF's general.name, else the file's
+  std::string file_type;     // quantisation, as llama.cpp names it
+  int n_layer = 0;
+  int n_head = 0, n_head_kv = 0;  // the largest of any layer
+  int n_vocab = 0;
+  int n_context_train = 0;
+  bool adds_bos = false;     // the tokenizer says that prompts start with BOS
+  int bos = -1;              // token, -1: the vocabulary has none
+};
+
+// Weights and vocabulary of one GGUF file. Any number of sessions may share it.
+class Model {
+ public:
+  // `path`: a GGUF file, or a name of scripts/fetch-model. Throws InputError where the file is missing, no GGUF,
+  // damaged, or llama.cpp cannot run it.
+  explicit Model(const std::string& path, int n_gpu_layer = 0);
+  ~Model();
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+
+  const ModelInfo& info() const;
+  // Without BOS. Throws InputError where the file carries no tokenizer.
+  std::vector<int> tokenize(std::string_view text) const;
+  // As it stands in text; control tokens by their name.
+  std::string token_text(int token) const;
+  // No word of text but a mark: BOS, end of turn, padding.
+  bool is_control(int token) const;
+
+  struct Impl;
+  const Impl& impl() const { return *impl_; }
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// Who computes attention.
+enum class Attention {
+  sinkscope,    // our device: probes see it
+  llama_flash,  // llama.cpp's fused operation
+  llama_plain,  // llama.cpp without flash attention: the oracle of our tests
+};
+
+struct SessionOptions {
+  int n_context = 512;           // tokens of the longest prompt
+  int n_batch = 512;             // tokens that go through the graph at once
+  int n_thread = 0;              // 0: one for each core
+  std::string kv_type = "f16";   // of keys and values in llama.cpp's cache: any type that it takes
+  std::string isa = "auto";      // instruction set of the attention kernel
+  Attention attention = Attention::sinkscope;
+  bool all_logits = false;       // run() will be asked for logits
+  bool blas = true;              // long matrix products by OpenBLAS, where it computes rightly
+};
+
+class Session {
+ public:
+  Session(const Model& model, const SessionOptions& options);
+  ~Session();
+  Session(Session&&) noexcept;
+  Session& operator=(Session&&) noexcept;
+
+  // Who is shown the attention of later runs; they must outlive them.
+  void watch(std::vector<Probe*> probes);
+
+  // Runs one prompt from an empty memory, cell k of the cache being position k. `progress` is told the tokens done.
+  // `logits` (with SessionOptions::all_logits) is given those of every token, [n_token, n_vocab].
+  // Throws InputError for tokens outside the vocabulary or more of them than n_context.
+  void run(std::span<const int> tokens, std::vector<float>* logits = nullptr,
+           const std::function<void(int n_done)>& progress = {});
+
+  int n_thread() const;
+  const char* isa() const;
+  // Attention operations that the device has computed so far.
+  int64_t n_operation() const;
+  // Why it left some to llama.cpp, one reason each.
+  const std::vector<std::string>& refused() const;
+  // What a user should know of this machine, one sentence each: BLAS that computes wrongly.
+  const std::vector<std::string>& notes() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Called with a sentence when llama.cpp gives up (a failed assertion, an error it cannot return) just before it ends the
+// process; a program may end it in its own way there.
+void on_fatal(void (*handler)(const char* sentence));
+
+}  // namespace sinkscope

@@ -1,0 +1,41 @@
+// One attention operation, tile by tile, with probes. What a layer of the model spends its time in.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include <hwy/aligned_allocator.h>
+
+#include "attention/call.h"
+#include "attention/kernels.h"
+#include "sinkscope/probe.h"
+
+namespace sinkscope::attention {
+
+// Memory that operations use again and again; it grows to the largest one seen.
+class Workspace {
+ public:
+  // At least n floats, aligned for every instruction set; what was in them is lost when it has to grow.
+  class Floats {
+   public:
+    float* get(size_t n) {
+      if (n > size_) data_ = hwy::AllocateAligned<float>(size_ = n);
+      return data_.get();
+    }
+
+   private:
+    hwy::AlignedFreeUniquePtr<float[]> data_;
+    size_t size_ = 0;
+  };
+
+  Floats key_panels, value_panels;
+  std::vector<Floats> of_thread;
+  std::vector<RowView> rows;
+  std::vector<uint32_t> key_n_row;
+};
+
+// Computes call.out and shows every tile to the probes. The result has the same bits for any n_thread and any probes.
+// How queries are cut into tiles depends on the shape alone.
+void attend(const Call& call, std::span<Probe* const> probes, const Kernels& kernels, int n_thread, Workspace& work);
+
+}  // namespace sinkscope::attention

@@ -1,0 +1,62 @@
+// One attention operation as the kernel sees it: plain spans, nothing of ggml.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sinkscope::attention {
+
+enum class Element { f32, f16, bf16, coded };
+
+// Rows of keys or values where somebody else keeps them: [n_stream, n_head_kv, n_key, d], strides in bytes.
+struct Rows {
+  const std::byte* data = nullptr;
+  size_t key_stride = 0, head_stride = 0, stream_stride = 0;
+  Element element = Element::f32;
+  void (*decode)(const void* from, float* to, int64_t n) = nullptr;  // of Element::coded
+
+  const std::byte* row(int stream, int head_kv, int key) const {
+    return data + stream * stream_stride + head_kv * head_stride + key * key_stride;
+  }
+};
+
+// Added to the logits, times the head's ALiBi slope: f16 [n_stream, n_head, n_query, n_key], strides in elements.
+// Fewer streams or heads than the operation has are repeated. No data: every query sees every key.
+struct Mask {
+  const uint16_t* data = nullptr;
+  size_t row_stride = 0, head_stride = 0, stream_stride = 0;
+  int n_head = 1, n_stream = 1;
+
+  const uint16_t* row(int stream, int head, int query) const {
+    return data + stream % n_stream * stream_stride + head % n_head * head_stride + query * row_stride;
+  }
+};
+
+// out = softmax(soft_cap(scale q k^T) + slope mask, with the learned sink as one more column) v
+struct Call {
+  int layer = -1;
+  int n_stream = 1, n_query = 0, n_key = 0;
+  int n_head = 0, n_head_kv = 0;  // n_head is a multiple of n_head_kv: GQA, MQA
+  int d_key = 0, d_value = 0;
+  const float* q = nullptr;  // [n_stream, n_head, n_query, d_key], last contiguous, strides in floats
+  size_t q_query_stride = 0, q_head_stride = 0, q_stream_stride = 0;
+  Rows k, v;
+  Mask mask;
+  const float* learned_sink = nullptr;  // [n_head] logits, or none
+  float scale = 1;
+  float max_bias = 0;  // ALiBi's steepest slope exponent; 0: no ALiBi, slope 1
+  float soft_cap = 0;  // logits become soft_cap tanh(logit / soft_cap); 0: as they are
+  float* out = nullptr;  // [n_stream, n_query, n_head, d_value] contiguous
+
+  const float* query(int stream, int head, int i) const {
+    return q + stream * q_stream_stride + head * q_head_stride + i * q_query_stride;
+  }
+  float* output(int stream, int i, int head) const {
+    return out + ((static_cast<size_t>(stream) * n_query + i) * n_head + head) * d_value;
+  }
+};
+
+// ALiBi's slope of a head (Press et al., 2108.12409, with the rule for head counts that are no power of two).
+float alibi_slope(const Call& call, int head);
+
+}  // namespace sinkscope::attention

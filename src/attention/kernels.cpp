@@ -1,0 +1,336 @@
+#include "attention/kernels.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#define HWY_DISABLED_TARGETS (HWY_AVX3_DL | HWY_SSSE3)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "attention/kernels.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+#include <hwy/contrib/math/math-inl.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace sinkscope::attention::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F = hn::ScalableTag<float>;
+using V = hn::Vec<F>;
+constexpr F f;
+constexpr int kLanes = static_cast<int>(hn::MaxLanes(f));
+constexpr int kPanel = 2 * kLanes;
+// Accumulators of a register block: rows x 2 vectors, beside two of the panel and one broadcast.
+#if HWY_TARGET == HWY_AVX3 || HWY_TARGET == HWY_NEON
+constexpr int kRowBlock = 12;
+#else
+constexpr int kRowBlock = 6;
+#endif
+constexpr int kKeyChunk = 256;  // keys whose value panel stays in the L1 cache
+
+constexpr uint16_t kF16MinusInfinity = 0xFC00;
+
+// Half is hwy::float16_t or hwy::bfloat16_t.
+template <class Half>
+HWY_ATTR void decode_halves(const std::byte* from, int n, float* to) {
+  const hn::Rebind<Half, F> half;
+  const auto* p = reinterpret_cast<const Half*>(from);
+  const int rest = n % kLanes, whole = n - rest;
+  for (int i = 0; i < whole; i += kLanes) hn::StoreU(hn::PromoteTo(f, hn::LoadU(half, p + i)), f, to + i);
+  if (rest == 0) return;
+  HWY_ALIGN Half padded[kLanes] = {};
+  HWY_ALIGN float floats[kLanes];
+  std::memcpy(padded, p + whole, static_cast<size_t>(rest) * sizeof(Half));
+  hn::Store(hn::PromoteTo(f, hn::Load(half, padded)), f, floats);
+  std::copy_n(floats, rest, to + whole);
+}
+
+// One row of keys or values as floats: in place where it is float already, else decoded into `scratch`.
+HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d, float* scratch) {
+  switch (rows.element) {
+    case Element::f32: return reinterpret_cast<const float*>(from);
+    case Element::f16: decode_halves<hwy::float16_t>(from, d, scratch); break;
+    case Element::bf16: decode_halves<hwy::bfloat16_t>(from, d, scratch); break;
+    case Element::coded: rows.decode(from, scratch, d); break;
+  }
+  return scratch;
+}
+
+HWY_ATTR void pack_keys(const Rows& rows, int stream, int head_kv, int first, int n, int d, float* panels,
+                        float* scratch) {
+  for (int k = first; k < first + (n + kPanel - 1) / kPanel * kPanel; ++k) {
+    float* HWY_RESTRICT to = panels + static_cast<size_t>(k / kPanel) * d * kPanel + k % kPanel;
+    if (k >= first + n) {
+      for (int i = 0; i < d; ++i) to[i * kPanel] = 0;
+      continue;
+    }
+    const float* HWY_RESTRICT from = decoded_row(rows, rows.row(stream, head_kv, k), d, scratch);
+    for (int i = 0; i < d; ++i) to[i * kPanel] = from[i];
+  }
+}
+
+HWY_ATTR void pack_values(const Rows& rows, int stream, int head_kv, int first, int n, int d, int n_key, float* panels,
+                          float* scratch) {
+  for (int k = first; k < first + n; ++k) {
+    const float* HWY_RESTRICT from = decoded_row(rows, rows.row(stream, head_kv, k), d, scratch);
+    for (int c = 0; c < d; c += kPanel) {
+      float* HWY_RESTRICT to = panels + (static_cast<size_t>(c / kPanel) * n_key + k) * kPanel;
+      const int width = std::min(kPanel, d - c);
+      for (int i = 0; i < width; ++i) to[i] = from[c + i];
+      for (int i = width; i < kPanel; ++i) to[i] = 0;
+    }
+  }
+}
+
+// c[r][0..kPanel) (+)= sum over i < n of a[r * a_stride + i] * b[i][0..kPanel)
+template <int kRows>
+HWY_ATTR HWY_INLINE void multiply(const float* HWY_RESTRICT a, size_t a_stride, const float* HWY_RESTRICT b, int n,
+                                  bool add, float* HWY_RESTRICT c, size_t c_stride) {
+  V low[kRows], high[kRows];
+  HWY_UNROLL(12)
+  for (int r = 0; r < kRows; ++r) {
+    low[r] = add ? hn::LoadU(f, c + r * c_stride) : hn::Zero(f);
+    high[r] = add ? hn::LoadU(f, c + r * c_stride + kLanes) : hn::Zero(f);
+  }
+  for (int i = 0; i < n; ++i) {
+    const V b_low = hn::Load(f, b + i * kPanel), b_high = hn::Load(f, b + i * kPanel + kLanes);
+    HWY_UNROLL(12)
+    for (int r = 0; r < kRows; ++r) {
+      const V x = hn::Set(f, a[r * a_stride + i]);
+      low[r] = hn::MulAdd(x, b_low, low[r]);
+      high[r] = hn::MulAdd(x, b_high, high[r]);
+    }
+  }
+  HWY_UNROLL(12)
+  for (int r = 0; r < kRows; ++r) {
+    hn::StoreU(low[r], f, c + r * c_stride);
+    hn::StoreU(high[r], f, c + r * c_stride + kLanes);
+  }
+}
+
+using Multiply = void (*)(const float*, size_t, const float*, int, bool, float*, size_t);
+template <int... kRows>
+constexpr std::array<Multiply, sizeof...(kRows) + 1> multiply_table(std::integer_sequence<int, kRows...>) {
+  return {nullptr, &multiply<kRows + 1>...};
+}
+constexpr auto kMultiply = multiply_table(std::make_integer_sequence<int, kRowBlock>());
+
+HWY_ATTR void scores(const float* q, int n_row, int d, const float* key_panels, int first_panel, int last_panel,
+                     float* logits, size_t stride) {
+  for (int p = first_panel; p < last_panel; ++p)
+    for (int r = 0; r < n_row; r += kRowBlock)
+      kMultiply[std::min(kRowBlock, n_row - r)](q + static_cast<size_t>(r) * d, d,
+                                                key_panels + static_cast<size_t>(p) * d * kPanel, d, false,
+                                                logits + r * stride + (p - first_panel) * kPanel, stride);
+}
+
+HWY_ATTR void weighted_values(const float* weights, size_t stride, int n_row, int begin, int end, int n_key,
+                              const float* value_panels, int d, float* out) {
+  const int n_panel = (d + kPanel - 1) / kPanel;
+  const size_t out_stride = static_cast<size_t>(n_panel) * kPanel;
+  for (int k = begin; k < end; k += kKeyChunk)
+    for (int p = 0; p < n_panel; ++p)
+      for (int r = 0; r < n_row; r += kRowBlock)
+        kMultiply[std::min(kRowBlock, n_row - r)](
+            weights + r * stride + (k - begin), stride, value_panels + (static_cast<size_t>(p) * n_key + k) * kPanel,
+            std::min(kKeyChunk, end - k), k > begin, out + r * out_stride + p * kPanel, out_stride);
+}
+
+// Applies f to whole vectors of [begin, end) of a row, and to the rest behind a mask.
+template <class Body>
+HWY_ATTR HWY_INLINE void over(int begin, int end, const Body& body) {
+  int k = begin;
+  for (; k + kLanes <= end; k += kLanes) body(k, kLanes);
+  if (k < end) body(k, end - k);
+}
+
+HWY_ATTR HWY_INLINE V load_n(const float* p, int n, float other) {
+  if (n == kLanes) return hn::LoadU(f, p);
+  HWY_ALIGN float padded[kLanes];
+  std::fill_n(padded, kLanes, other);
+  std::copy_n(p, n, padded);
+  return hn::Load(f, padded);
+}
+
+HWY_ATTR HWY_INLINE void store_n(V v, float* p, int n) {
+  if (n == kLanes) return hn::StoreU(v, f, p);
+  HWY_ALIGN float padded[kLanes];
+  hn::Store(v, f, padded);
+  std::copy_n(padded, n, p);
+}
+
+HWY_ATTR HWY_INLINE V mask_values(const uint16_t* p, int n) {
+  HWY_ALIGN uint16_t padded[kLanes] = {};
+  std::memcpy(padded, p, n * sizeof(uint16_t));
+  const hn::Rebind<hwy::float16_t, F> half;
+  return hn::PromoteTo(f, hn::Load(half, reinterpret_cast<const hwy::float16_t*>(padded)));
+}
+
+HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, float* entropy,
+                          float* learned_sink_mass) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  const int first = task.view.begin, last = task.view.end;
+  float* x = row - begin;  // x[k] belongs to key k
+
+  V largest = hn::Set(f, kNothing);
+  auto not_a_number = hn::FirstN(f, 0);
+  over(first, last, [&](int k, int n) HWY_ATTR {
+    V logit = load_n(x + k, n, kNothing);
+    if (task.soft_cap != 0) {
+      const V cap = hn::Set(f, task.soft_cap);
+      logit = hn::Mul(cap, hn::Tanh(f, hn::Div(logit, cap)));
+    }
+    if (task.mask) logit = hn::MulAdd(hn::Set(f, task.slope), mask_values(task.mask + k, n), logit);
+    if (task.soft_cap != 0 || task.mask) store_n(logit, x + k, n);
+    if (n < kLanes) logit = load_n(x + k, n, kNothing);
+    not_a_number = hn::Or(not_a_number, hn::IsNaN(logit));
+    largest = hn::Max(largest, logit);
+  });
+  float top = hn::GetLane(hn::MaxOfLanes(f, largest));
+  if (task.learned_sink) top = std::max(top, *task.learned_sink);
+
+  std::fill(row, x + first, 0.0f);
+  std::fill(x + last, x + end, 0.0f);
+  *entropy = *learned_sink_mass = 0;
+  if (!hn::AllFalse(f, not_a_number)) {
+    *entropy = std::numeric_limits<float>::quiet_NaN();
+    std::fill(x + first, x + last, *entropy);
+    return;
+  }
+  if (top == kNothing) {
+    std::fill(x + first, x + last, 0.0f);
+    return;
+  }
+
+  // With e = exp(s - top): entropy = ln(sum e) - (sum e (s - top)) / (sum e). Masked logits are -inf: e is 0 there,
+  // and the difference is kept finite so that their product is 0 too.
+  V sum = hn::Zero(f), weighted = hn::Zero(f);
+  const V lowest = hn::Set(f, -104.0f), shift = hn::Set(f, top);
+  over(first, last, [&](int k, int n) HWY_ATTR {
+    const V s = hn::Sub(load_n(x + k, n, kNothing), shift);
+    const V e = hn::IfThenElseZero(hn::Ge(s, lowest), hn::Exp(f, hn::Max(s, lowest)));
+    sum = hn::Add(sum, e);
+    weighted = hn::MulAdd(e, hn::Max(s, lowest), weighted);
+    store_n(e, x + k, n);
+  });
+  float total = hn::GetLane(hn::SumOfLanes(f, sum));
+  float total_weighted = hn::GetLane(hn::SumOfLanes(f, weighted));
+  if (task.learned_sink) {
+    const float s = std::max(*task.learned_sink - top, -104.0f), e = std::exp(s);
+    total += e;
+    total_weighted += e * s;
+    *learned_sink_mass = e / total;
+  }
+  const float inverse = 1 / total;
+  const V scale = hn::Set(f, inverse);
+  over(first, last,
+       [&](int k, int n) HWY_ATTR { store_n(hn::Mul(load_n(x + k, n, 0), scale), x + k, n); });
+  *entropy = std::log(total) - total_weighted * inverse;
+}
+
+HWY_ATTR RowView view_of(const uint16_t* mask_row, int n_key) {
+  int begin = 0, end = n_key;
+  while (begin < end && mask_row[begin] == kF16MinusInfinity) ++begin;
+  while (end > begin && mask_row[end - 1] == kF16MinusInfinity) --end;
+  int n_other = 0;
+  for (int k = begin; k < end; ++k) n_other += mask_row[k] != 0;
+  return {begin, end, n_other == 0};
+}
+
+HWY_ATTR void add_columns(const Tile& tile, float* sum, float* largest) {
+  over(0, tile.key_end - tile.key_begin, [&](int k, int n) HWY_ATTR {
+    float* sums = sum + tile.key_begin + k;
+    float* tops = largest + tile.key_begin + k;
+    V total = load_n(sums, n, 0), top = load_n(tops, n, 0);
+    const float* w = tile.weights + k;
+    for (int r = 0; r < tile.n_row; ++r, w += tile.stride) {
+      const V weight = load_n(w, n, 0);
+      total = hn::Add(total, weight);
+      top = hn::Max(top, weight);
+    }
+    store_n(total, sums, n);
+    store_n(top, tops, n);
+  });
+}
+
+HWY_ATTR int strongest(const float* row, int n) {
+  V top = hn::Zero(f);
+  over(0, n, [&](int k, int m) HWY_ATTR { top = hn::Max(top, load_n(row + k, m, 0)); });
+  const float largest = hn::GetLane(hn::MaxOfLanes(f, top));
+  if (!(largest > 0)) return -1;
+  return static_cast<int>(std::find(row, row + n, largest) - row);
+}
+
+constexpr Kernels kernels_with(const char* name) {
+  return {name,         kPanel,          kRowBlock, &pack_keys,   &pack_values, &scores,
+          &softmax_row, &weighted_values, &view_of,  &add_columns, &strongest};
+}
+
+}  // namespace sinkscope::attention::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+#include <fmt/format.h>
+#include <hwy/targets.h>
+
+#include "sinkscope/error.h"
+
+namespace sinkscope::attention {
+namespace {
+
+struct Compiled {
+  int64_t target;
+  Kernels kernels;
+};
+
+constexpr Compiled kCompiled[] = {
+#if HWY_TARGETS & HWY_AVX3
+    {HWY_AVX3, N_AVX3::kernels_with("avx512")},
+#endif
+#if HWY_TARGETS & HWY_AVX2
+    {HWY_AVX2, N_AVX2::kernels_with("avx2")},
+#endif
+#if HWY_TARGETS & HWY_SSE4
+    {HWY_SSE4, N_SSE4::kernels_with("sse4")},
+#endif
+#if HWY_TARGETS & HWY_NEON
+    {HWY_NEON, N_NEON::kernels_with("neon")},
+#endif
+#if HWY_TARGETS & HWY_EMU128
+    {HWY_EMU128, N_EMU128::kernels_with("generic")},
+#endif
+#if HWY_TARGETS & HWY_SCALAR
+    {HWY_SCALAR, N_SCALAR::kernels_with("generic")},
+#endif
+};
+
+std::vector<const Kernels*> supported() {
+  std::vector<const Kernels*> found;
+  for (const Compiled& c : kCompiled)
+    if (hwy::SupportedTargets() & c.target) found.push_back(&c.kernels);
+  return found;
+}
+
+}  // namespace
+
+std::span<const Kernels* const> available_kernels() {
+  static const std::vector<const Kernels*> found = supported();
+  return found;
+}
+
+const Kernels& kernels(const std::string& isa) {
+  std::string names;
+  for (const Kernels* k : available_kernels()) {
+    if (isa == "auto" || isa == k->name) return *k;
+    names += names.empty() ? k->name : std::string(", ") + k->name;
+  }
+  throw UsageError(fmt::format("--isa '{}' is not an instruction set of this program and processor; use auto or one of: {}",
+                               isa, names));
+}
+
+}  // namespace sinkscope::attention
+#endif

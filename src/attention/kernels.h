@@ -1,0 +1,59 @@
+// The four products and passes of an attention tile, once for each instruction set (Highway).
+//
+// Keys and values are decoded into panels of `panel` columns, so that a register block reads one contiguous run:
+//   keys   [n_panel][d_key][panel]     a panel is `panel` keys
+//   values [n_panel][n_key][panel]     a panel is `panel` components
+// A tile's rows come in register blocks of `row_block` queries.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "attention/call.h"
+#include "sinkscope/probe.h"
+
+namespace sinkscope::attention {
+
+// What turns one row of logits into weights.
+struct RowTask {
+  RowView view;                   // in keys
+  const uint16_t* mask;           // f16 of key 0 of this row; null where the view is plain
+  float slope;
+  float soft_cap;
+  const float* learned_sink;      // one logit, or null
+};
+
+struct Kernels {
+  const char* name;               // as in --isa and in reports
+  int panel, row_block;
+
+  // Decode n keys from `first` on into the panels of [first, first + n); first is a multiple of `panel`.
+  // `scratch` holds one row. Missing keys of the last panel become 0.
+  void (*pack_keys)(const Rows& rows, int stream, int head_kv, int first, int n, int d, float* panels, float* scratch);
+  void (*pack_values)(const Rows& rows, int stream, int head_kv, int first, int n, int d, int n_key, float* panels,
+                      float* scratch);
+  // logits[r][k] = q[r] . key[k] for n_row rows (q: [n_row, d] contiguous) and the panels [first_panel, last_panel).
+  void (*scores)(const float* q, int n_row, int d, const float* key_panels, int first_panel, int last_panel,
+                 float* logits, size_t stride);
+  // Logits of the keys [begin, end) become weights in place. Returns the entropy, and the learned sink's mass.
+  void (*softmax_row)(float* row, int begin, int end, const RowTask& task, float* entropy, float* learned_sink_mass);
+  // out[r] = sum over keys of weights[r][k] value[k]; out: [n_row, d] contiguous, d rounded up to `panel`.
+  void (*weighted_values)(const float* weights, size_t stride, int n_row, int begin, int end, int n_key,
+                          const float* value_panels, int d, float* out);
+  // Where a mask row starts and ends to let keys through, and whether nothing but 0 lies between.
+  RowView (*view_of)(const uint16_t* mask_row, int n_key);
+
+  // For probes. sum[k] += w, largest[k] = max(largest[k], w) over the tile's rows, k from key 0.
+  void (*add_columns)(const Tile& tile, float* sum, float* largest);
+  // The first key with the largest weight of a row, relative to its begin; -1 when the row sees nothing.
+  int (*strongest)(const float* row, int n);
+};
+
+// The instruction sets that were compiled and that this processor has, the best first.
+std::span<const Kernels* const> available_kernels();
+
+// "auto" is the best one. Throws UsageError when the name is unknown or this processor lacks it.
+const Kernels& kernels(const std::string& isa);
+
+}  // namespace sinkscope::attention

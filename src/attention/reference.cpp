@@ -1,0 +1,92 @@
+#include "attention/reference.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+namespace sinkscope::attention {
+namespace {
+
+double f16_value(uint16_t h) {
+  const int sign = h >> 15, exponent = h >> 10 & 31, fraction = h & 1023;
+  double value = exponent == 0    ? std::ldexp(fraction, -24)
+                 : exponent == 31 ? (fraction ? std::nan("") : std::numeric_limits<double>::infinity())
+                                  : std::ldexp(1024 + fraction, exponent - 25);
+  return sign ? -value : value;
+}
+
+std::vector<double> decoded(const Rows& rows, int stream, int head_kv, int key, int d) {
+  const std::byte* from = rows.row(stream, head_kv, key);
+  std::vector<double> values(d);
+  std::vector<float> floats(d);
+  std::vector<uint16_t> halves(d);
+  switch (rows.element) {
+    case Element::f32: std::memcpy(floats.data(), from, d * sizeof(float)); break;
+    case Element::coded: rows.decode(from, floats.data(), d); break;
+    case Element::f16:
+      std::memcpy(halves.data(), from, d * sizeof(uint16_t));
+      for (int i = 0; i < d; ++i) floats[i] = static_cast<float>(f16_value(halves[i]));
+      break;
+    case Element::bf16:
+      std::memcpy(halves.data(), from, d * sizeof(uint16_t));
+      for (int i = 0; i < d; ++i) floats[i] = std::bit_cast<float>(static_cast<uint32_t>(halves[i]) << 16);
+      break;
+  }
+  for (int i = 0; i < d; ++i) values[i] = floats[i];
+  return values;
+}
+
+}  // namespace
+
+float alibi_slope(const Call& call, int head) {
+  if (call.max_bias <= 0) return 1;
+  const int n = static_cast<int>(std::bit_floor(static_cast<unsigned>(call.n_head)));
+  const float exponent = head < n ? -call.max_bias * static_cast<float>(head + 1) / static_cast<float>(n)
+                                  : -call.max_bias / 2 * static_cast<float>(2 * (head - n) + 1) / static_cast<float>(n);
+  return std::exp2(exponent);
+}
+
+Reference reference(const Call& c) {
+  const int group = c.n_head / c.n_head_kv;
+  Reference ref;
+  ref.out.resize(static_cast<size_t>(c.n_stream) * c.n_query * c.n_head * c.d_value);
+  for (int s = 0; s < c.n_stream; ++s)
+    for (int h = 0; h < c.n_head; ++h) {
+      const double slope = alibi_slope(c, h);
+      std::vector<std::vector<double>> keys, values;
+      for (int k = 0; k < c.n_key; ++k) {
+        keys.push_back(decoded(c.k, s, h / group, k, c.d_key));
+        values.push_back(decoded(c.v, s, h / group, k, c.d_value));
+      }
+      for (int i = 0; i < c.n_query; ++i) {
+        std::vector<double> logit(c.n_key);
+        double largest = c.learned_sink ? c.learned_sink[h] : -std::numeric_limits<double>::infinity();
+        for (int k = 0; k < c.n_key; ++k) {
+          double dot = 0;
+          for (int d = 0; d < c.d_key; ++d) dot += c.query(s, h, i)[d] * keys[k][d];
+          logit[k] = c.scale * dot;
+          if (c.soft_cap != 0) logit[k] = c.soft_cap * std::tanh(logit[k] / c.soft_cap);
+          if (c.mask.data) logit[k] += slope * f16_value(c.mask.row(s, h, i)[k]);
+          largest = std::max(largest, logit[k]);
+        }
+        double sum = c.learned_sink ? std::exp(c.learned_sink[h] - largest) : 0;
+        for (double l : logit) sum += std::isinf(l) ? 0 : std::exp(l - largest);
+        double entropy = 0;
+        const auto surprise = [](double w) { return w > 0 ? -w * std::log(w) : 0; };
+        double* out = ref.out.data() + ((static_cast<size_t>(s) * c.n_query + i) * c.n_head + h) * c.d_value;
+        for (int k = 0; k < c.n_key; ++k) {
+          const double w = std::isinf(logit[k]) ? 0 : std::exp(logit[k] - largest) / sum;
+          ref.weights.push_back(w);
+          entropy += surprise(w);
+          for (int d = 0; d < c.d_value; ++d) out[d] += w * values[k][d];
+        }
+        const double sink = c.learned_sink ? std::exp(c.learned_sink[h] - largest) / sum : 0;
+        ref.entropy.push_back(entropy + surprise(sink));
+        ref.learned_sink_mass.push_back(sink);
+      }
+    }
+  return ref;
+}
+
+}  // namespace sinkscope::attention

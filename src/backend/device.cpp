@@ -1,0 +1,173 @@
+#include "backend/device.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include <ggml-backend-impl.h>
+#include <ggml-impl.h>
+
+#include "backend/operation.h"
+#include "backend/registry.h"
+
+namespace sinkscope::backend {
+namespace {
+
+thread_local std::shared_ptr<Attachment> attachment_of_thread;
+std::shared_ptr<Attachment> attachment_by_default;
+
+// What ggml holds of one context: the backend and, so that contexts differ in what they take, a device of its own.
+struct Instance {
+  std::shared_ptr<Attachment> attachment;
+  attention::Workspace work;
+  ggml_backend_device device;
+};
+
+const std::shared_ptr<Attachment>& attachment_of(ggml_backend_dev_t device) {
+  static const std::shared_ptr<Attachment> none;
+  const auto* instance = static_cast<const Instance*>(device->context);
+  return instance ? instance->attachment : none;
+}
+
+// --- backend: computes graphs
+
+const char* backend_name(ggml_backend_t) { return "sinkscope"; }
+
+void free_backend(ggml_backend_t backend) {
+  delete static_cast<Instance*>(backend->context);
+  delete backend;
+}
+
+void compute_node(Instance& instance, const ggml_cgraph* graph, int index) {
+  Attachment& a = *instance.attachment;
+  attention::Call call = call_of(graph->nodes[index]);
+  call.layer = layer_of(graph, index);
+  ++a.n_operation;
+  if (call.layer < 0 && !a.probes.empty()) ++a.n_unnamed;
+  const std::span<Probe* const> probes = call.layer < 0 ? std::span<Probe* const>() : a.probes;
+  attention::attend(call, probes, *a.kernels, a.n_thread, instance.work);
+}
+
+// ggml is C: nothing may be thrown through it.
+ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
+  auto& instance = *static_cast<Instance*>(backend->context);
+  try {
+    for (int i = 0; i < graph->n_nodes; ++i)
+      if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT) compute_node(instance, graph, i);
+    return GGML_STATUS_SUCCESS;
+  } catch (const std::bad_alloc&) {
+    instance.attachment->failure = "out of memory in an attention operation";
+    return GGML_STATUS_ALLOC_FAILED;
+  } catch (const std::exception& e) {
+    instance.attachment->failure = e.what();
+    return GGML_STATUS_FAILED;
+  }
+}
+
+void set_n_threads(ggml_backend_t backend, int n_thread) {
+  if (const auto& a = static_cast<Instance*>(backend->context)->attachment) a->n_thread = n_thread;
+}
+
+ggml_guid_t guid() {
+  static ggml_guid id = {0x73, 0x69, 0x6e, 0x6b, 0x73, 0x63, 0x6f, 0x70, 0x65, 0x2d, 0x61, 0x74, 0x74, 0x65, 0x6e, 0x64};
+  return &id;
+}
+
+// --- device: says what it takes
+
+const char* device_name(ggml_backend_dev_t) { return "sinkscope"; }
+const char* device_description(ggml_backend_dev_t) { return "attention with statistics"; }
+enum ggml_backend_dev_type device_type(ggml_backend_dev_t) { return GGML_BACKEND_DEVICE_TYPE_ACCEL; }
+ggml_backend_buffer_type_t buffer_type(ggml_backend_dev_t) { return ggml_backend_cpu_buffer_type(); }
+bool supports_buffer(ggml_backend_dev_t, ggml_backend_buffer_type_t type) { return ggml_backend_buft_is_host(type); }
+
+// The memory is the CPU's, and reported there.
+void device_memory(ggml_backend_dev_t, size_t* free, size_t* total) { *free = *total = 0; }
+
+void device_props(ggml_backend_dev_t device, ggml_backend_dev_props* props) {
+  *props = {};
+  props->name = device_name(device);
+  props->description = device_description(device);
+  props->type = device_type(device);
+  props->caps = {.async = false, .host_buffer = false, .buffer_from_host_ptr = true, .events = false,
+                 .mmap_support = true};
+}
+
+ggml_backend_buffer_t buffer_from_host(ggml_backend_dev_t, void* data, size_t size, size_t) {
+  return ggml_backend_cpu_buffer_from_ptr(data, size);
+}
+
+bool supports_operation(ggml_backend_dev_t device, const ggml_tensor* node) {
+  const std::shared_ptr<Attachment>& a = attachment_of(device);
+  if (!a) return false;
+  switch (node->op) {
+    case GGML_OP_NONE:
+    case GGML_OP_RESHAPE:
+    case GGML_OP_VIEW:
+    case GGML_OP_PERMUTE:
+    case GGML_OP_TRANSPOSE: return true;
+    case GGML_OP_FLASH_ATTN_EXT: break;
+    default: return false;
+  }
+  const auto reason = reason_against(node);
+  if (reason && std::find(a->refused.begin(), a->refused.end(), *reason) == a->refused.end())
+    a->refused.push_back(*reason);
+  return !reason;
+}
+
+ggml_backend_t make_backend(ggml_backend_dev_t device, const char*) {
+  auto* instance = new Instance{attachment_of_thread ? attachment_of_thread : attachment_by_default, {}, *device};
+  instance->device.context = instance;
+  ggml_backend_i methods{};
+  methods.get_name = backend_name;
+  methods.free = free_backend;
+  methods.graph_compute = compute_graph;
+  return new ggml_backend{guid(), methods, &instance->device, instance};
+}
+
+// --- registry entry: one device
+
+const char* registry_name(ggml_backend_reg_t) { return "sinkscope"; }
+size_t device_count(ggml_backend_reg_t) { return 1; }
+
+ggml_backend_dev_t get_device(ggml_backend_reg_t registry, size_t) {
+  static ggml_backend_device device = [&] {
+    ggml_backend_device_i methods{};
+    methods.get_name = device_name;
+    methods.get_description = device_description;
+    methods.get_memory = device_memory;
+    methods.get_type = device_type;
+    methods.get_props = device_props;
+    methods.init_backend = make_backend;
+    methods.get_buffer_type = buffer_type;
+    methods.buffer_from_host_ptr = buffer_from_host;
+    methods.supports_op = supports_operation;
+    methods.supports_buft = supports_buffer;
+    return ggml_backend_device{methods, registry, nullptr};
+  }();
+  return &device;
+}
+
+void* proc_address(ggml_backend_reg_t, const char* name) {
+  if (std::string_view(name) == "ggml_backend_set_n_threads") return reinterpret_cast<void*>(set_n_threads);
+  return nullptr;
+}
+
+}  // namespace
+
+ggml_backend_reg_t registry() {
+  static ggml_backend_reg entry = {GGML_BACKEND_API_VERSION,
+                                   {registry_name, device_count, get_device, proc_address},
+                                   nullptr};
+  return &entry;
+}
+
+AttachScope::AttachScope(std::shared_ptr<Attachment> attachment)
+    : before_(std::exchange(attachment_of_thread, std::move(attachment))) {}
+AttachScope::~AttachScope() { attachment_of_thread = std::move(before_); }
+
+void attach_by_default(std::shared_ptr<Attachment> attachment) { attachment_by_default = std::move(attachment); }
+
+void register_device() { ggml_backend_register(registry()); }
+
+}  // namespace sinkscope::backend

@@ -1,0 +1,48 @@
+// The ggml device that takes attention (GGML_OP_FLASH_ATTN_EXT) out of llama.cpp's graph.
+//
+// It is registered once for the process, as type ACCEL on the CPU's buffers, so that llama.cpp adds it to every
+// context and ggml's scheduler gives it the operation. Each context gets an instance of its own, which does what the
+// Attachment says that was in force on the creating thread; without one it takes nothing and changes nothing.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "attention/attend.h"
+#include "sinkscope/probe.h"
+
+namespace sinkscope::backend {
+
+// What one context's instance of the device does, and what it saw. Change `probes` only between graphs.
+struct Attachment {
+  const attention::Kernels* kernels = nullptr;
+  int n_thread = 1;
+  std::vector<Probe*> probes;
+
+  int64_t n_operation = 0;              // attention operations computed
+  int64_t n_unnamed = 0;                // of them: without a layer that the graph names; probes do not see these
+  std::vector<std::string> refused;     // reasons for operations left to llama.cpp, each once
+  std::string failure;                  // what a probe or the kernel threw
+};
+
+// While it lives, contexts made on this thread get `attachment`.
+class AttachScope {
+ public:
+  explicit AttachScope(std::shared_ptr<Attachment> attachment);
+  ~AttachScope();
+  AttachScope(const AttachScope&) = delete;
+  AttachScope& operator=(const AttachScope&) = delete;
+
+ private:
+  std::shared_ptr<Attachment> before_;
+};
+
+// For every context that has no scope: what the plugin uses.
+void attach_by_default(std::shared_ptr<Attachment> attachment);
+
+// Registers the device with ggml; later calls do nothing.
+void register_device();
+
+}  // namespace sinkscope::backend

@@ -1,0 +1,95 @@
+#include "sinkscope/atomic_file.h"
+
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <climits>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "sinkscope/error.h"
+
+namespace sinkscope {
+namespace {
+
+// Names that a signal handler may read: written before `used` is set.
+struct Unfinished {
+  std::atomic<bool> taken{false}, used{false};
+  char name[PATH_MAX];
+};
+std::array<Unfinished, 16> unfinished;
+
+int remember(const std::string& name) {
+  for (size_t i = 0; i < unfinished.size(); ++i) {
+    if (name.size() >= PATH_MAX || unfinished[i].taken.exchange(true)) continue;
+    std::strcpy(unfinished[i].name, name.c_str());
+    unfinished[i].used = true;
+    return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void forget(int slot) {
+  if (slot < 0) return;
+  unfinished[slot].used = false;
+  unfinished[slot].taken = false;
+}
+
+}  // namespace
+
+void remove_unfinished_files() noexcept {
+  for (const Unfinished& u : unfinished)
+    if (u.used) ::unlink(u.name);
+}
+
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  if (std::filesystem::is_directory(path_)) throw InputError(fmt::format("cannot write '{}': it is a folder; give a file name", path_));
+  temporary_ = path_ + ".XXXXXX";
+  file_ = ::mkstemp(temporary_.data());
+  if (file_ < 0) fail("cannot write");
+  slot_ = remember(temporary_);
+  const mode_t mask = ::umask(0);
+  ::umask(mask);
+  ::fchmod(file_, 0666 & ~mask);
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_ < 0) return;
+  ::close(file_);
+  ::unlink(temporary_.c_str());
+  forget(slot_);
+}
+
+void AtomicFile::write(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t n = ::write(file_, bytes.data(), bytes.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) fail("cannot write");
+    bytes.remove_prefix(n);
+  }
+}
+
+void AtomicFile::write_at(uint64_t offset, std::string_view bytes) {
+  if (::lseek(file_, static_cast<off_t>(offset), SEEK_SET) < 0) fail("cannot write");
+  write(bytes);
+}
+
+void AtomicFile::commit() {
+  if (::fsync(file_) != 0) fail("cannot finish");
+  if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot finish");
+  ::close(file_);
+  file_ = -1;
+  forget(slot_);
+}
+
+void AtomicFile::fail(const char* what) const {
+  throw InputError(fmt::format("{} '{}' ({}); give another place or make room", what, path_, std::strerror(errno)));
+}
+
+}  // namespace sinkscope

@@ -1,0 +1,100 @@
+#include "measure/recorder.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "sinkscope/error.h"
+
+namespace sinkscope::measure {
+
+Recorder::Recorder(const attention::Kernels& kernels, std::vector<std::pair<int, int>> maps)
+    : kernels_(kernels), wanted_maps_(std::move(maps)) {}
+
+void Recorder::start(int n_token) {
+  n_token_ = n_token;
+  for (LayerRecord& layer : layers_) layer.n_head = layer.n_row = 0;
+  for (const auto& key : wanted_maps_) maps_[key].assign(static_cast<size_t>(n_token) * n_token, 0);
+}
+
+void Recorder::begin(const AttentionShape& shape) {
+  shape_ = &shape;
+  if (shape.layer >= static_cast<int>(layers_.size())) layers_.resize(shape.layer + 1);
+  LayerRecord& layer = layers_[shape.layer];
+  const size_t n = static_cast<size_t>(shape.n_head) * n_token_;
+  if (layer.n_head == 0) {
+    layer.n_head = shape.n_head;
+    layer.learned_sink = shape.learned_sink;
+    layer.column_sum.assign(n, 0);
+    layer.column_max.assign(n, 0);
+    layer.column_n_row.assign(shape.n_plane_head > 1 ? n : n_token_, 0);
+    layer.entropy.assign(n, 0);
+    layer.strongest.assign(n, -1);
+    layer.first_mass.assign(n * kNumFirst, 0);
+    layer.learned_sink_mass.assign(shape.learned_sink ? n : 0, 0);
+    layer.rows.assign(n_token_, RowView{});
+  }
+  if (layer.n_head != shape.n_head) throw InternalError("a layer changed its number of heads");
+  slot_sum_.assign(static_cast<size_t>(shape.n_slot) * shape.n_key, 0);
+  slot_max_.assign(slot_sum_.size(), 0);
+}
+
+void Recorder::see(const Tile& tile) {
+  LayerRecord& layer = layers_[shape_->layer];
+  const size_t slot = static_cast<size_t>(tile.slot) * shape_->n_key;
+  kernels_.add_columns(tile, slot_sum_.data() + slot, slot_max_.data() + slot);
+  for (int r = 0; r < tile.n_row; ++r) see_row(tile, r, layer);
+}
+
+void Recorder::see_row(const Tile& tile, int r, LayerRecord& layer) {
+  const int position = layer.n_row + tile.stream * shape_->n_query + tile.first_query + r;
+  if (position >= n_token_) return;
+  const size_t at = static_cast<size_t>(tile.head) * n_token_ + position;
+  const float* weights = tile.row(r);
+  const int n_key = tile.key_end - tile.key_begin;
+  layer.entropy[at] = tile.entropy[r];
+  const int strongest = kernels_.strongest(weights, n_key);
+  layer.strongest[at] = strongest < 0 ? -1 : tile.key_begin + strongest;
+  if (layer.learned_sink) layer.learned_sink_mass[at] = tile.learned_sink_mass[r];
+  float mass = 0;
+  for (int i = 0, key = 0; i < kNumFirst; ++i) {
+    for (; key < kFirstKeys[i]; ++key)
+      if (key >= tile.key_begin && key < tile.key_end) mass += weights[key - tile.key_begin];
+    layer.first_mass[at * kNumFirst + i] = mass;
+  }
+  if (const auto map = maps_.find({shape_->layer, tile.head}); map != maps_.end())
+    std::copy_n(weights, std::min(n_key, n_token_ - tile.key_begin),
+                map->second.data() + static_cast<size_t>(position) * n_token_ + tile.key_begin);
+}
+
+void Recorder::merge(int, int first_head, int n_head) {
+  LayerRecord& layer = layers_[shape_->layer];
+  const int n_key = std::min(shape_->n_key, n_token_);
+  for (int h = 0; h < n_head; ++h) {
+    const size_t at = static_cast<size_t>(first_head + h) * n_token_;
+    for (int part = 0; part < shape_->slots_per_head; ++part) {
+      const size_t slot = (static_cast<size_t>(h) * shape_->slots_per_head + part) * shape_->n_key;
+      for (int k = 0; k < n_key; ++k) {
+        layer.column_sum[at + k] += slot_sum_[slot + k];
+        layer.column_max[at + k] = std::max(layer.column_max[at + k], slot_max_[slot + k]);
+      }
+    }
+  }
+  std::fill(slot_sum_.begin(), slot_sum_.end(), 0.0f);
+  std::fill(slot_max_.begin(), slot_max_.end(), 0.0f);
+}
+
+void Recorder::end() {
+  LayerRecord& layer = layers_[shape_->layer];
+  const int n_key = std::min(shape_->n_key, n_token_);
+  const int n_mask = static_cast<int>(layer.column_n_row.size()) / std::max(n_token_, 1);
+  for (int s = 0; s < shape_->n_stream; ++s) {
+    for (int m = 0; m < n_mask; ++m) {
+      const uint32_t* seen = shape_->key_n_row.data() + static_cast<size_t>(shape_->plane(s, m)) * shape_->n_key;
+      for (int k = 0; k < n_key; ++k) layer.column_n_row[static_cast<size_t>(m) * n_token_ + k] += seen[k];
+    }
+    for (int i = 0; i < shape_->n_query; ++i, ++layer.n_row)
+      if (layer.n_row < n_token_) layer.rows[layer.n_row] = shape_->rows[static_cast<size_t>(shape_->plane(s, 0)) * shape_->n_query + i];
+  }
+}
+
+}  // namespace sinkscope::measure

@@ -1,0 +1,69 @@
+// The accumulators of one prompt: what is left of each layer's attention when the tiles are gone.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "attention/kernels.h"
+#include "sinkscope/probe.h"
+
+namespace sinkscope::measure {
+
+inline constexpr int kFirstKeys[] = {1, 4, 8};  // a row's mass on so many first keys is kept
+inline constexpr int kNumFirst = 3;
+
+// Arrays are [n_head, n_token], last fastest; n_token is the recorder's.
+struct LayerRecord {
+  int n_head = 0;                      // 0: nothing of this layer was seen
+  int n_row = 0;                       // rows seen so far
+  bool learned_sink = false;
+  std::vector<double> column_sum;      // attention that a key received
+  std::vector<float> column_max;
+  std::vector<uint32_t> column_n_row;  // [n_mask, n_token] rows that could see the key; n_mask is 1 or n_head
+  std::vector<float> entropy;          // of a row, in nats
+  std::vector<int32_t> strongest;      // key of a row, -1: it sees none
+  std::vector<float> first_mass;       // [n_head, n_token, 3] of a row on the first 1, 4 and 8 keys
+  std::vector<float> learned_sink_mass;  // of a row; only with learned sinks
+  std::vector<RowView> rows;           // [n_token] keys that a row can see, by the first head's mask
+
+  uint32_t key_n_row(int head, int key, int n_token) const {
+    const bool shared = static_cast<int>(column_n_row.size()) == n_token;
+    return column_n_row[static_cast<size_t>(shared ? 0 : head) * n_token + key];
+  }
+};
+
+// Cells of the cache are positions. Rows come in the order of positions, so a layer's next rows follow the last ones.
+class Recorder : public Probe {
+ public:
+  // `maps`: layers and heads whose whole map is kept, as [row, key] of n_token each.
+  explicit Recorder(const attention::Kernels& kernels, std::vector<std::pair<int, int>> maps = {});
+
+  // Forgets, and makes room for n_token positions.
+  void start(int n_token);
+  int n_token() const { return n_token_; }
+  // By layer; layers that had no attention are empty.
+  std::span<const LayerRecord> layers() const { return layers_; }
+  // Of a layer and head of `maps`: [n_token, n_token].
+  std::span<const float> map(std::pair<int, int> layer_head) const { return maps_.at(layer_head); }
+
+  void begin(const AttentionShape& shape) override;
+  void see(const Tile& tile) override;
+  void merge(int stream, int first_head, int n_head) override;
+  void end() override;
+
+ private:
+  void see_row(const Tile& tile, int r, LayerRecord& layer);
+
+  const attention::Kernels& kernels_;
+  std::vector<std::pair<int, int>> wanted_maps_;
+  int n_token_ = 0;
+  std::vector<LayerRecord> layers_;
+  std::map<std::pair<int, int>, std::vector<float>> maps_;
+  const AttentionShape* shape_ = nullptr;
+  std::vector<float> slot_sum_, slot_max_;  // [n_slot, n_key]
+};
+
+}  // namespace sinkscope::measure

@@ -1,0 +1,29 @@
+#include "sinkscope/options.h"
+
+namespace sinkscope {
+
+std::span<const Option> profile_options() {
+  using O = ProfileOptions;
+  static const Option options[] = {
+      {"--tokens", "FILE", "prompts as token ids, used as they are: JSON, an array of arrays", &O::tokens},
+      {"--length", "N", "cut texts into prompts of N tokens, BOS included; 0: each text is one prompt", &O::length},
+      {"--prompts", "N", "at most N prompts, evenly over the texts; 0: all", &O::prompts},
+      {"--bos", "MODE", "BOS before each prompt: auto (as the tokenizer says), always, never", &O::bos},
+      {"--baseline", "KIND", "control prompts too: random (tokens), repeat (one token, no BOS)", &O::baselines},
+      {"--epsilon", "X", "a head sinks on a position whose mean attention is above X", &O::epsilon},
+      {"--min-rows", "N", "queries that must see a position before it may be called a sink", &O::min_rows},
+      {"--context", "N", "cut longer prompts to N tokens; 0: never", &O::context},
+      {"--batch", "N", "tokens that go through the graph at once", &O::batch},
+      {"--threads", "N", "threads; 0: one for each core", &O::threads},
+      {"--kv-type", "TYPE", "type of keys and values in llama.cpp's cache: f32, f16, bf16, q8_0, q4_0, ...", &O::kv_type},
+      {"--isa", "NAME", "instruction set of the attention kernel: auto, avx512, avx2, sse4, neon, generic", &O::isa},
+      {"--gpu-layers", "N", "layers for llama.cpp to put on a GPU; attention stays on the host (untested)", &O::gpu_layers},
+      {"--no-blas", "", "long matrix products without OpenBLAS", &O::no_blas},
+      {"--seed", "N", "of control prompts and of the bootstrap", &O::seed},
+      {"--arrays", "FILE", "write the accumulators of every prompt, as safetensors", &O::arrays},
+      {"--maps", "LAYER:HEAD", "keep whole attention maps in --arrays, for prompts up to 4,096 tokens", &O::maps},
+  };
+  return options;
+}
+
+}  // namespace sinkscope

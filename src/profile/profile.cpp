@@ -1,0 +1,200 @@
+#include "sinkscope/profile.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/resource.h>
+
+#include "attention/kernels.h"
+#include "io/sha256.h"
+#include "measure/metrics.h"
+#include "measure/recorder.h"
+#include "profile/arrays.h"
+#include "profile/prompts.h"
+#include "sinkscope/error.h"
+
+namespace sinkscope {
+namespace {
+
+using profile_run::ArraysFile;
+using profile_run::Prompt;
+
+constexpr int kMaxMapTokens = 4096;  // a whole map of one head is then 64 MiB
+
+void check(const ProfileOptions& o) {
+  const auto at_least = [](const char* option, auto value, auto least) {
+    if (value < least) throw UsageError(fmt::format("{} {} is too small; use {} or more", option, value, least));
+  };
+  at_least("--threads", o.threads, 0);
+  at_least("--batch", o.batch, 1);
+  at_least("--context", o.context, 0);
+  at_least("--prompts", o.prompts, 0);
+  at_least("--min-rows", o.min_rows, 1);
+  at_least("--gpu-layers", o.gpu_layers, 0);
+  if (o.context == 1) throw UsageError("--context 1 is no prompt; use 2 or more, or 0 for whole prompts");
+  if (!(o.epsilon > 0 && o.epsilon < 1)) throw UsageError(fmt::format("--epsilon {} is not between 0 and 1; 0.3 is usual", o.epsilon));
+  if (!o.maps.empty() && o.arrays.empty()) throw UsageError("--maps needs a file to go to; give --arrays FILE too");
+}
+
+std::vector<std::pair<int, int>> maps_of(const ProfileOptions& o, const ModelInfo& model, int n_token) {
+  std::vector<std::pair<int, int>> maps;
+  for (const std::string& text : o.maps) {
+    int layer = -1, head = -1;
+    const char* end = text.data() + text.size();
+    const auto [colon, error] = std::from_chars(text.data(), end, layer);
+    const bool parsed = error == std::errc() && colon != end && *colon == ':' && std::from_chars(colon + 1, end, head).ptr == end;
+    if (!parsed || layer < 0 || layer >= model.n_layer || head < 0 || head >= model.n_head)
+      throw UsageError(fmt::format("--maps '{}' is no layer:head of this model, which has layers 0 to {} and heads 0 to {}", text,
+                                   model.n_layer - 1, model.n_head - 1));
+    maps.emplace_back(layer, head);
+  }
+  if (!maps.empty() && n_token > kMaxMapTokens)
+    throw UsageError(fmt::format("--maps keeps whole maps of prompts up to {} tokens, the longest has {}; use a smaller --length "
+                                 "or --context", kMaxMapTokens, n_token));
+  return maps;
+}
+
+int64_t peak_rss_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+int longest(const std::vector<Prompt>& prompts) {
+  size_t n = 0;
+  for (const Prompt& p : prompts) n = std::max(n, p.size());
+  return static_cast<int>(n);
+}
+
+int64_t token_count(const std::vector<Prompt>& prompts) {
+  int64_t n = 0;
+  for (const Prompt& p : prompts) n += static_cast<int64_t>(p.size());
+  return n;
+}
+
+// Runs prompts one after the other; `arrays` may be null.
+measure::Tally run_prompts(const std::vector<Prompt>& prompts, const std::string& what, const ProfileOptions& o,
+                           Session& session, measure::Recorder& recorder, ArraysFile* arrays, const Progress& progress) {
+  measure::Tally tally(o.epsilon, o.min_rows);
+  const int64_t all = token_count(prompts);
+  int64_t before = 0;
+  for (const Prompt& p : prompts) {
+    recorder.start(static_cast<int>(p.size()));
+    session.run(p, nullptr, [&](int n_done) {
+      if (progress) progress(what, before + n_done, all);
+    });
+    tally.add(recorder, p);
+    if (arrays) arrays->add(recorder);
+    before += static_cast<int64_t>(p.size());
+  }
+  return tally;
+}
+
+// What was not measured, and why; throws where that is everything.
+void check_coverage(const Session& session, Profile& p) {
+  const std::string reasons = fmt::format("{}", fmt::join(session.refused(), ", "));
+  std::vector<int> missing;
+  for (const LayerProfile& layer : p.layers)
+    if (!layer.measured) missing.push_back(layer.layer);
+  if (p.n_head() == 0)
+    throw InputError(fmt::format(
+        "'{}' ({}) has no attention that sinkscope can measure{}; give a model with softmax attention that llama.cpp runs "
+        "with flash attention", p.model.file, p.model.architecture,
+        reasons.empty() ? ": its graph holds no flash attention operation, as in recurrent models and Grok" : " (" + reasons + ")"));
+  if (!missing.empty())
+    p.notes.push_back(fmt::format("layers {} have no attention that sinkscope can measure{}: they are left out",
+                                  fmt::join(missing, ", "), reasons.empty() ? " (recurrent or of another kind)" : " (" + reasons + ")"));
+}
+
+void name_tokens(Profile& p, const Model& model) {
+  for (Sink& s : p.sinks) s.text = model.token_text(s.token);
+  for (SinkToken& t : p.tokens) t.text = model.token_text(t.token);
+}
+
+}  // namespace
+
+Profile profile(const ProfileOptions& o, const Progress& progress) {
+  check(o);
+  const Model model(o.model, o.gpu_layers);
+  const std::vector<Prompt> prompts = profile_run::read_prompts(o, model);
+  std::vector<std::pair<std::string, std::vector<Prompt>>> controls;
+  for (const std::string& kind : o.baselines) controls.emplace_back(kind, profile_run::control_prompts(kind, prompts, model, o.seed));
+
+  Profile p;
+  p.model = model.info();
+  const int n_token = longest(prompts);
+  const auto maps = maps_of(o, p.model, n_token);
+  Session session(model, {.n_context = n_token, .n_batch = o.batch, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
+                          .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas});
+  p.notes = session.notes();
+  if (n_token > p.model.n_context_train)
+    p.notes.push_back(fmt::format("prompts of {} tokens are longer than the {} that the model was trained on", n_token, p.model.n_context_train));
+
+  std::optional<ArraysFile> arrays;
+  if (!o.arrays.empty())
+    arrays.emplace(o.arrays, ArraysFile::Size{static_cast<int>(prompts.size()), p.model.n_layer, p.model.n_head, n_token}, maps,
+                   std::map<std::string, std::string>{{"schema", "sinkscope.arrays/1"}, {"model", p.model.name},
+                                                      {"maps", fmt::format("{}", fmt::join(o.maps, ","))}});
+
+  const attention::Kernels& kernels = attention::kernels(o.isa);
+  measure::Recorder recorder(kernels, maps);
+  session.watch({&recorder});
+  const auto start = std::chrono::steady_clock::now();
+  const measure::Tally tally = run_prompts(prompts, "prompts", o, session, recorder, arrays ? &*arrays : nullptr, progress);
+  p.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+
+  p.layers = tally.layers();
+  p.layers.resize(p.model.n_layer);
+  for (int l = 0; l < p.model.n_layer; ++l) p.layers[l].layer = l;
+  check_coverage(session, p);
+  p.sink_rate = tally.sink_rate(o.seed);
+  p.first = tally.first_share();
+  p.sinks = tally.sinks();
+  p.tokens = tally.sink_tokens();
+  for (const LayerProfile& layer : p.layers) p.strongest_is_first += layer.strongest_is_first * static_cast<double>(layer.heads.size()) / p.n_head();
+  name_tokens(p, model);
+
+  measure::Recorder control_recorder(kernels);
+  session.watch({&control_recorder});
+  for (const auto& [kind, made] : controls)
+    p.baselines.push_back({kind, run_prompts(made, kind, o, session, control_recorder, nullptr, progress).sink_rate(o.seed)});
+
+  p.sha256 = io::sha256_of_file(p.model.file);
+  p.run.epsilon = o.epsilon;
+  p.run.min_rows = o.min_rows;
+  p.run.length = n_token;
+  p.run.shortest = static_cast<int>(std::min_element(prompts.begin(), prompts.end(), [](const auto& a, const auto& b) {
+                                      return a.size() < b.size();
+                                    })->size());
+  p.run.n_prompt = static_cast<int>(prompts.size());
+  p.run.n_token = token_count(prompts);
+  p.run.bos = profile_run::starts_with_bos(prompts, model) ? "first" : "none";
+  p.run.kv_type = o.kv_type;
+  p.run.isa = session.isa();
+  p.run.threads = session.n_thread();
+  p.run.batch = o.batch;
+  p.run.seed = o.seed;
+  p.run.tokens_per_second = static_cast<double>(p.run.n_token) / p.run.seconds;
+  p.run.peak_rss_bytes = peak_rss_bytes();
+  if (arrays) arrays->commit();
+  return p;
+}
+
+int Profile::n_head() const {
+  size_t n = 0;
+  for (const LayerProfile& layer : layers) n += layer.heads.size();
+  return static_cast<int>(n);
+}
+
+std::string Profile::answer() const {
+  const double alpha = sink_rate.alpha_by_position[0], uniform = sink_rate.uniform_alpha_by_position[0];
+  const std::string verb = sink_rate.first > measure::kSinkPositionPercent ? "sinks on its first token" : "does not sink on its first token";
+  const std::string text = !sinks.empty() && sinks[0].position == 0 && sinks[0].token_share == 1 ? " `" + sinks[0].text + "`" : "";
+  return fmt::format("{} {}{}: {:.0f} % of {} heads give it more than {:g} of their attention (on average {:.3f}; uniform attention would give {:.3f})",
+                     model.name, verb, text, sink_rate.first, n_head(), run.epsilon, alpha, uniform);
+}
+
+}  // namespace sinkscope

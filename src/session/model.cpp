@@ -1,0 +1,124 @@
+#include "session/model.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <mutex>
+
+#include <fmt/format.h>
+
+#include "backend/device.h"
+#include "session/llama_log.h"
+#include "sinkscope/error.h"
+#include "sinkscope/models.h"
+
+namespace sinkscope {
+namespace {
+
+// What llama.cpp would only say in its log: no file, a folder, nothing in it, another format.
+void check_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  if (fs::is_directory(path)) throw InputError(fmt::format("'{}' is a folder; give a GGUF file in it", path));
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw InputError(fmt::format("cannot read '{}' ({}); give a GGUF file", path, std::strerror(errno)));
+  std::array<char, 4> magic{};
+  file.read(magic.data(), magic.size());
+  if (file.gcount() == 0) throw InputError(fmt::format("'{}' is empty; give a GGUF file", path));
+  if (std::string_view(magic.data(), file.gcount()) != "GGUF")
+    throw InputError(fmt::format("'{}' is not a GGUF file (it does not start with 'GGUF'); convert the model with "
+                                 "llama.cpp's convert_hf_to_gguf.py", path));
+}
+
+// llama.cpp's quantisation name without its remarks: "Q4_1", not "Q4_1 (guessed)".
+std::string file_type_of(const llama_model* model) {
+  std::string name = llama_ftype_name(llama_model_ftype(model));
+  return name.substr(0, name.find(" - "));
+}
+
+}  // namespace
+
+std::string Model::Impl::meta(const std::string& key) const {
+  const int n = llama_model_meta_val_str(llama.get(), key.c_str(), nullptr, 0);
+  if (n < 0) return "";
+  std::string value(n + 1, '\0');
+  llama_model_meta_val_str(llama.get(), key.c_str(), value.data(), value.size());
+  value.resize(n);
+  return value;
+}
+
+Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make_unique<Impl>()) {
+  const std::string path = resolve_model(name_or_path);
+  check_file(path);
+
+  static std::once_flag once;
+  std::call_once(once, [] {
+    session::keep_llama_log();
+    llama_backend_init();
+    backend::register_device();
+  });
+  session::clear_llama_log();
+  llama_model_params params = llama_model_default_params();
+  params.n_gpu_layers = n_gpu_layer;
+  impl_->llama.reset(llama_model_load_from_file(path.c_str(), params));
+  if (!impl_->llama)
+    throw InputError(fmt::format("llama.cpp cannot load '{}' ({}); give a whole GGUF file of an architecture that it runs",
+                                 path, session::first_llama_error()));
+
+  const llama_model* m = impl_->llama.get();
+  impl_->vocab = llama_model_get_vocab(m);
+  ModelInfo& info = impl_->info;
+  info.file = path;
+  info.architecture = impl_->meta("general.architecture");
+  info.name = impl_->meta("general.name");
+  if (info.name.empty()) info.name = std::filesystem::path(path).stem();
+  info.file_type = file_type_of(m);
+  info.n_layer = llama_model_n_layer(m);
+  info.n_head = llama_model_n_head(m);
+  info.n_head_kv = llama_model_n_head_kv(m);
+  info.n_vocab = llama_vocab_n_tokens(impl_->vocab);
+  info.n_context_train = llama_model_n_ctx_train(m);
+  info.adds_bos = llama_vocab_get_add_bos(impl_->vocab);
+  info.bos = llama_vocab_bos(impl_->vocab);
+}
+
+Model::~Model() = default;
+Model::Model(Model&&) noexcept = default;
+Model& Model::operator=(Model&&) noexcept = default;
+
+const ModelInfo& Model::info() const { return impl_->info; }
+
+std::vector<int> Model::tokenize(std::string_view text) const {
+  if (llama_vocab_type(impl_->vocab) == LLAMA_VOCAB_TYPE_NONE)
+    throw InputError(fmt::format("'{}' carries no tokenizer; give token ids with --tokens", impl_->info.file));
+  // Special tokens that stand in a text are text here.
+  const auto tokenize_into = [&](std::vector<int>& tokens) {
+    return llama_tokenize(impl_->vocab, text.data(), static_cast<int>(text.size()), tokens.data(),
+                          static_cast<int>(tokens.size()), /*add_special=*/false, /*parse_special=*/false);
+  };
+  std::vector<int> tokens(text.size() / 2 + 16);
+  int n = tokenize_into(tokens);
+  if (n < 0) {
+    tokens.resize(-n);
+    n = tokenize_into(tokens);
+  }
+  if (n < 0) throw InputError(fmt::format("a text of {} bytes is too long for llama.cpp's tokenizer; cut it", text.size()));
+  tokens.resize(n);
+  return tokens;
+}
+
+std::string Model::token_text(int token) const {
+  if (llama_vocab_type(impl_->vocab) == LLAMA_VOCAB_TYPE_NONE || token < 0 || token >= impl_->info.n_vocab) return "";
+  std::string text(64, '\0');
+  for (int n;;) {
+    n = llama_token_to_piece(impl_->vocab, token, text.data(), static_cast<int>(text.size()), 0, /*special=*/true);
+    text.resize(std::abs(n));
+    if (n >= 0) return text;
+  }
+}
+
+bool Model::is_control(int token) const { return llama_vocab_is_control(impl_->vocab, token); }
+
+}  // namespace sinkscope
