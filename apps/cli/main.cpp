@@ -1,4 +1,5 @@
 #include <csignal>
+#include <cstdlib>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -6,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -31,34 +33,66 @@ void on_interrupt(int signal) {
   leave_at_once(128 + signal);
 }
 
+constexpr const char* kDamaged = "the model file is damaged or of a kind that it cannot run, give another one\n";
+
 void on_crash(int) {
-  print_raw("sinkscope: llama.cpp crashed on this model; the file is damaged or of a kind that it cannot run, give another one\n");
+  print_raw("sinkscope: llama.cpp crashed; ");
+  print_raw(kDamaged);
   leave_at_once(kFailed);
 }
 
 void on_give_up(const char* sentence) {
   print_raw("sinkscope: ");
   print_raw(sentence);
-  print_raw("; the model file is damaged or of a kind that it cannot run, give another one\n");
+  print_raw("; ");
+  print_raw(kDamaged);
   leave_at_once(kFailed);
 }
 
+void handle(int signal, void (*handler)(int), int flags = 0) {
+  struct sigaction before {}, action {};
+  sigaction(signal, nullptr, &before);
+  if (before.sa_handler == SIG_IGN) return;  // nohup, or a shell's background job
+  action.sa_handler = handler;
+  action.sa_flags = flags;
+  sigaction(signal, &action, nullptr);
+}
+
 void install_handlers() {
-  for (const int s : {SIGINT, SIGTERM, SIGHUP}) std::signal(s, on_interrupt);
+  for (const int s : {SIGINT, SIGTERM, SIGHUP}) handle(s, on_interrupt);
+  for (const int s : {SIGPIPE, SIGXFSZ}) std::signal(s, SIG_IGN);  // the failing write says it
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-  for (const int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) std::signal(s, on_crash);
+  static char stack[64 << 10];  // for a crash by a full stack
+  const stack_t own = {.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof stack};
+  sigaltstack(&own, nullptr);
+  for (const int s : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) handle(s, on_crash, SA_ONSTACK);
 #endif
+  setenv("GGML_NO_BACKTRACE", "1", 1);  // ggml would start a debugger
   sinkscope::on_fatal(on_give_up);
 }
 
+// Files must not get the numbers of closed standard streams: what is printed would go into them.
+void open_standard_streams() {
+  int file;
+  do file = open("/dev/null", O_RDWR);
+  while (file >= 0 && file <= STDERR_FILENO);
+  if (file >= 0) close(file);
+}
+
 int fail(const std::string& sentence, int code) {
-  fmt::print(stderr, "sinkscope: {}\n", sinkscope::cli::printable(sentence));
+  sinkscope::cli::print_error_line(sentence);
   return code;
+}
+
+int flushed(int code) {
+  if (std::fflush(stdout) == 0) return code;
+  return fail("cannot write to standard output (is the disk full?); give it room", kFailed);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  open_standard_streams();
   install_handlers();
   CLI::App app("Attention sinks of language models: measure, explain, use, remove, guard.", "sinkscope");
   app.require_subcommand(1);
@@ -69,10 +103,13 @@ int main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     chosen();
-    if (std::fflush(stdout) != 0) return fail("cannot write to standard output (is the disk full?); give it room", kFailed);
-    return 0;
+    return flushed(0);
   } catch (const CLI::Success& e) {
-    return app.exit(e);
+    return flushed(app.exit(e));
+  } catch (const CLI::RequiredError& e) {
+    if (argc > 1 && app.get_subcommands().empty())
+      return fail(fmt::format("'{}' is no command of sinkscope; see sinkscope --help", argv[1]), kWrongUse);
+    return fail(std::string(e.what()) + "; see sinkscope --help and sinkscope profile --help", kWrongUse);
   } catch (const CLI::ParseError& e) {
     return fail(std::string(e.what()) + "; see sinkscope --help and sinkscope profile --help", kWrongUse);
   } catch (const sinkscope::UsageError& e) {

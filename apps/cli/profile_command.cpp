@@ -1,4 +1,4 @@
-#include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
 
@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "profile_view.h"
 #include "sinkscope/atomic_file.h"
+#include "sinkscope/error.h"
 #include "sinkscope/options.h"
 #include "sinkscope/profile.h"
 #include "terminal.h"
@@ -19,6 +20,7 @@ struct ProfileCommand {
   std::string json, sinkmap;
 
   void run() const {
+    check_places();
     // Opened first: a place that cannot be written shows before long work.
     std::optional<AtomicFile> json_file, sinkmap_file;
     if (!json.empty()) json_file.emplace(json);
@@ -33,10 +35,34 @@ struct ProfileCommand {
     if (sinkmap_file) sinkmap_file->write(to_sink_map_json(result));
     if (json_file) json_file->commit();
     if (sinkmap_file) sinkmap_file->commit();
-    for (const std::string& note : result.notes) fmt::print(stderr, "sinkscope: note: {}\n", note);
-    fmt::print("{}", view(result, Terminal::of_stdout()));
+    for (const std::string& note : result.notes) print_error_line("note: " + note);
+    std::fputs(view(result, Terminal::of_stdout()).c_str(), stdout);
+  }
+
+ private:
+  // No output may take the place of an input or of another output.
+  void check_places() const {
+    std::vector<std::string> taken = options.texts;
+    taken.push_back(options.tokens);
+    taken.push_back(options.model);
+    for (const auto& [option, path] : {std::pair("--json", json), {"--sinkmap", sinkmap}, {"--arrays", options.arrays}}) {
+      if (path == "-") throw UsageError(fmt::format("{} - is no file; give the name of one", option));
+      for (const std::string& other : taken)
+        if (!path.empty() && same_file(path, other))
+          throw UsageError(fmt::format("{} '{}' is also another file of this command; give another name", option, path));
+      taken.push_back(path);
+    }
+  }
+
+  static bool same_file(const std::string& a, const std::string& b) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    return !b.empty() && (a == b || fs::weakly_canonical(a, error) == fs::weakly_canonical(b, error) || fs::equivalent(a, b, error));
   }
 };
+
+// An option that names a file must name one.
+std::string not_empty(const std::string& value) { return value.empty() ? "needs the name of a file, found ''" : ""; }
 
 }  // namespace
 
@@ -55,6 +81,7 @@ void add_profile_command(CLI::App& app, std::function<void()>& chosen) {
         option.field);
   sub->add_option("--json", command->json, "write the profile as JSON (docs/json.md)")->type_name("FILE");
   sub->add_option("--sinkmap", command->sinkmap, "write the sink map as JSON, for cache policies and other tools")->type_name("FILE");
+  for (const char* file : {"--json", "--sinkmap", "--arrays", "--tokens"}) sub->get_option(file)->check(not_empty);
   for (const char* list : {"--baseline", "--maps"}) sub->get_option(list)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   sub->callback([command, &chosen] { chosen = [command] { command->run(); }; });
 }

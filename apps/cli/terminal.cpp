@@ -58,6 +58,10 @@ std::string printable(std::string_view text) {
   return safe;
 }
 
+void print_error_line(std::string_view sentence) {
+  std::fputs(("sinkscope: " + printable(sentence) + "\n").c_str(), stderr);
+}
+
 std::string shaded(double value, std::string_view text, bool colour) {
   if (!colour) return std::string(text);
   struct Stop {

@@ -18,6 +18,9 @@ struct Terminal {
 // Control characters and broken UTF-8 as escapes: a token may hold anything.
 std::string printable(std::string_view text);
 
+// "sinkscope: sentence" on standard error, safe to print.
+void print_error_line(std::string_view sentence);
+
 // A shade for a value of 0 to 1: `text` on a background from black over violet and orange to yellow, or as it is.
 std::string shaded(double value, std::string_view text, bool colour);
 

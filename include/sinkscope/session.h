@@ -98,6 +98,9 @@ class Session {
   std::unique_ptr<Impl> impl_;
 };
 
+// Throws UsageError where llama.cpp's cache cannot hold such keys and values.
+void check_kv_type(const std::string& name);
+
 // Called with a sentence when llama.cpp gives up (a failed assertion, an error it cannot return) just before it ends the
 // process; a program may end it in its own way there.
 void on_fatal(void (*handler)(const char* sentence));

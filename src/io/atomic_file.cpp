@@ -49,7 +49,14 @@ void remove_unfinished_files() noexcept {
 }
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
-  if (std::filesystem::is_directory(path_)) throw InputError(fmt::format("cannot write '{}': it is a folder; give a file name", path_));
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  // A link stays a link: its target is what is replaced.
+  if (fs::is_symlink(path_, ignored))
+    if (const fs::path target = fs::weakly_canonical(path_, ignored); !ignored) path_ = target;
+  const fs::file_status status = fs::status(path_, ignored);
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    throw InputError(fmt::format("cannot write '{}': it is {}; give the name of a file", path_, fs::is_directory(status) ? "a folder" : "no regular file"));
   temporary_ = path_ + ".XXXXXX";
   file_ = ::mkstemp(temporary_.data());
   if (file_ < 0) fail("cannot write");

@@ -23,7 +23,7 @@ SafetensorsWriter::SafetensorsWriter(std::string path, const std::vector<ArraySp
     places_[a.name] = {offset, offset + size};
     offset += size;
   }
-  std::string text = header.dump();
+  std::string text = header.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   text.resize((text.size() + 7) / 8 * 8, ' ');
   const uint64_t length = text.size();
   file_.write({reinterpret_cast<const char*>(&length), sizeof length});

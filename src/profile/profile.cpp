@@ -22,13 +22,29 @@ namespace {
 using profile_run::ArraysFile;
 using profile_run::Prompt;
 
+constexpr int kMaxThreads = 512;      // ggml's own limit
 constexpr int kMaxMapTokens = 4096;  // a whole map of one head is then 64 MiB
 
+// All that needs no model.
 void check(const ProfileOptions& o) {
+  if (o.texts.empty() && o.tokens.empty())
+    throw UsageError("there is nothing to profile on; give text files, - for standard input, or --tokens FILE");
+  if (!o.texts.empty() && !o.tokens.empty()) throw UsageError("both text files and --tokens are given; give one of them");
+  if (o.length != 0 && o.length < 2)
+    throw UsageError(fmt::format("--length {} is no prompt; use 2 or more, or 0 for whole texts", o.length));
+  const auto one_of = [](const char* option, const std::string& value, std::initializer_list<const char*> known) {
+    if (std::find(known.begin(), known.end(), value) == known.end())
+      throw UsageError(fmt::format("{} '{}' is unknown; use {}", option, value, fmt::join(known, " or ")));
+  };
+  one_of("--bos", o.bos, {"auto", "always", "never"});
+  for (const std::string& kind : o.baselines) one_of("--baseline", kind, {"random", "repeat"});
+  attention::kernels(o.isa);
+  check_kv_type(o.kv_type);
   const auto at_least = [](const char* option, auto value, auto least) {
     if (value < least) throw UsageError(fmt::format("{} {} is too small; use {} or more", option, value, least));
   };
   at_least("--threads", o.threads, 0);
+  if (o.threads > kMaxThreads) throw UsageError(fmt::format("--threads {} is too many; use {} or fewer", o.threads, kMaxThreads));
   at_least("--batch", o.batch, 1);
   at_least("--context", o.context, 0);
   at_least("--prompts", o.prompts, 0);

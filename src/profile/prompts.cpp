@@ -19,7 +19,8 @@ namespace {
 
 std::string read_file(const std::string& path) {
   if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  if (std::filesystem::is_directory(path)) throw InputError(fmt::format("'{}' is a folder; give a file in it", path));
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw InputError(fmt::format("'{}' is a folder; give a file in it", path));
   std::ifstream file(path, std::ios::binary);
   if (!file) throw InputError(fmt::format("cannot read '{}' ({}); give a file that exists", path, std::strerror(errno)));
   return {std::istreambuf_iterator<char>(file), {}};
@@ -28,9 +29,16 @@ std::string read_file(const std::string& path) {
 bool wants_bos(const std::string& mode, const ModelInfo& model) {
   if (mode == "auto") return model.adds_bos && model.bos >= 0;
   if (mode == "never") return false;
-  if (mode != "always") throw UsageError(fmt::format("--bos '{}' is unknown; use auto, always or never", mode));
   if (model.bos < 0) throw InputError(fmt::format("'{}' has no BOS token; use --bos never", model.file));
   return true;
+}
+
+std::string counted(size_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
+
+// Bytes that are no UTF-8 become U+FFFD: tokenizers refuse them.
+std::string as_utf8(const std::string& text) {
+  using nlohmann::json;
+  return json::parse(json(text).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
 }
 
 // At most n of them, evenly over the whole.
@@ -46,12 +54,12 @@ std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model)
   std::vector<Prompt> prompts;
   size_t n_token = 0;
   for (const std::string& path : options.texts) {
-    const std::vector<int> tokens = model.tokenize(read_file(path));
+    const std::vector<int> tokens = model.tokenize(as_utf8(read_file(path)));
     n_token += tokens.size();
     const size_t step = options.length > 0 ? static_cast<size_t>(options.length - (bos ? 1 : 0)) : tokens.size();
     if (options.length == 0 && tokens.size() + (bos ? 1 : 0) < 2)
-      throw InputError(fmt::format("{} has {} tokens, a prompt needs at least 2; give more text",
-                                   path == "-" ? "standard input" : "'" + path + "'", tokens.size()));
+      throw InputError(fmt::format("{} is too short: {} in it, a prompt needs at least 2; give more text",
+                                   path == "-" ? "standard input" : "'" + path + "'", counted(tokens.size(), "token")));
     for (size_t at = 0; step > 0 && at + step <= tokens.size(); at += step) {
       Prompt prompt;
       if (bos) prompt.push_back(model.info().bos);
@@ -60,22 +68,23 @@ std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model)
     }
   }
   if (prompts.empty())
-    throw InputError(fmt::format("{} {} {} tokens, --length {} needs at least {}; give more text or a smaller --length",
-                                 options.texts.size() == 1 ? "'" + options.texts[0] + "'" : "the texts",
-                                 options.texts.size() == 1 ? "has" : "have no part of", n_token, options.length,
-                                 options.length - (bos ? 1 : 0)));
+    throw InputError(fmt::format("{}, --length {} needs at least {} in one text; give more text or a smaller --length",
+                                 options.texts.size() == 1
+                                     ? fmt::format("'{}' has {}", options.texts[0], counted(n_token, "token"))
+                                     : fmt::format("the {} texts have {} together", options.texts.size(), counted(n_token, "token")),
+                                 options.length, options.length - (bos ? 1 : 0)));
   return prompts;
 }
 
 std::vector<Prompt> read_token_file(const std::string& path, const ModelInfo& model) {
-  const std::string shape = "expected an array of arrays of token ids, as in [[1,2,3],[4,5,6]]";
+  const std::string shape = "give an array of arrays of token ids, as in [[1,2,3],[4,5,6]]";
   nlohmann::json json;
   try {
     json = nlohmann::json::parse(read_file(path));
-  } catch (const nlohmann::json::exception& e) {
-    throw InputError(fmt::format("'{}' is not JSON (byte {}); {}", path,
-                                 dynamic_cast<const nlohmann::json::parse_error*>(&e)
-                                     ? dynamic_cast<const nlohmann::json::parse_error*>(&e)->byte : 0, shape));
+  } catch (const nlohmann::json::parse_error& e) {
+    throw InputError(fmt::format("'{}' is not JSON (at byte {}); {}", path, e.byte, shape));
+  } catch (const nlohmann::json::exception&) {
+    throw InputError(fmt::format("'{}' holds a number that is too large; {}", path, shape));
   }
   if (!json.is_array() || json.empty()) throw InputError(fmt::format("'{}' holds no list of prompts; {}", path, shape));
   std::vector<Prompt> prompts;
@@ -85,9 +94,9 @@ std::vector<Prompt> read_token_file(const std::string& path, const ModelInfo& mo
     Prompt prompt;
     for (const auto& token : row) {
       if (!token.is_number_integer() || token < 0 || token >= model.n_vocab)
-        throw InputError(fmt::format("prompt {} of '{}' holds {}, the vocabulary of '{}' has tokens 0 to {}; use this model's ids",
+        throw InputError(fmt::format("prompt {} of '{}' holds {}, a token id of '{}' is an integer from 0 to {}; use this model's ids",
                                      prompts.size(), path,
-                                     token.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace).substr(0, 40),
+                                     token.is_number() ? token.dump() : fmt::format("{} {}", token.is_array() || token.is_object() ? "an" : "a", token.type_name()),
                                      model.file, model.n_vocab - 1));
       prompt.push_back(token.get<int>());
     }
@@ -99,13 +108,8 @@ std::vector<Prompt> read_token_file(const std::string& path, const ModelInfo& mo
 }  // namespace
 
 std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& model) {
-  if (options.texts.empty() == options.tokens.empty())
-    throw UsageError(options.tokens.empty() ? "there is nothing to profile on; give text files, - for standard input, or --tokens FILE"
-                                            : "both text files and --tokens are given; give one of them");
-  if (options.length != 0 && options.length < 2)
-    throw UsageError(fmt::format("--length {} is no prompt; use 2 or more, or 0 for whole texts", options.length));
-  if (!options.tokens.empty()) return thinned(read_token_file(options.tokens, model.info()), 0);
-  std::vector<Prompt> prompts = thinned(cut_texts(options, model), options.prompts);
+  std::vector<Prompt> prompts = thinned(options.tokens.empty() ? cut_texts(options, model) : read_token_file(options.tokens, model.info()),
+                                        options.prompts);
   if (options.context > 0)
     for (Prompt& p : prompts) p.resize(std::min<size_t>(p.size(), options.context));
   return prompts;
@@ -114,7 +118,6 @@ std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& mod
 std::vector<Prompt> control_prompts(const std::string& kind, const std::vector<Prompt>& like, const Model& model,
                                     uint32_t seed) {
   const bool repeat = kind == "repeat";
-  if (!repeat && kind != "random") throw UsageError(fmt::format("--baseline '{}' is unknown; use random or repeat", kind));
   std::mt19937 random(seed);
   const auto word = [&] {
     for (int tries = 0;; ++tries) {

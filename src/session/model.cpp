@@ -21,7 +21,8 @@ namespace {
 // What llama.cpp would only say in its log: no file, a folder, nothing in it, another format.
 void check_file(const std::string& path) {
   namespace fs = std::filesystem;
-  if (fs::is_directory(path)) throw InputError(fmt::format("'{}' is a folder; give a GGUF file in it", path));
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) throw InputError(fmt::format("'{}' is a folder; give a GGUF file in it", path));
   std::ifstream file(path, std::ios::binary);
   if (!file) throw InputError(fmt::format("cannot read '{}' ({}); give a GGUF file", path, std::strerror(errno)));
   std::array<char, 4> magic{};
@@ -99,10 +100,15 @@ std::vector<int> Model::tokenize(std::string_view text) const {
                           static_cast<int>(tokens.size()), /*add_special=*/false, /*parse_special=*/false);
   };
   std::vector<int> tokens(text.size() / 2 + 16);
-  int n = tokenize_into(tokens);
-  if (n < 0) {
-    tokens.resize(-n);
+  int n = 0;
+  try {
     n = tokenize_into(tokens);
+    if (n < 0) {
+      tokens.resize(-n);
+      n = tokenize_into(tokens);
+    }
+  } catch (const std::exception& e) {
+    throw InputError(fmt::format("llama.cpp's tokenizer cannot read a text ({}); give plain UTF-8", e.what()));
   }
   if (n < 0) throw InputError(fmt::format("a text of {} bytes is too long for llama.cpp's tokenizer; cut it", text.size()));
   tokens.resize(n);

@@ -29,14 +29,15 @@ std::vector<KnownModel> known_models() {
 }
 
 std::string resolve_model(const std::string& name_or_path) {
-  if (std::filesystem::exists(name_or_path)) return name_or_path;
+  std::error_code error;
+  if (std::filesystem::exists(name_or_path, error) || (error && error != std::errc::no_such_file_or_directory)) return name_or_path;
   std::vector<std::string> names;
   for (const KnownModel& m : known_models()) {
     if (m.name != name_or_path) {
       names.push_back(m.name);
       continue;
     }
-    if (std::filesystem::exists(m.path)) return m.path;
+    if (std::filesystem::exists(m.path, error)) return m.path;
     throw InputError(fmt::format("model '{}' is not on this machine yet; run scripts/fetch-model {}", m.name, m.name));
   }
   throw InputError(fmt::format("there is no file '{}', and no model of that name; give a GGUF file or one of: {}",

@@ -181,6 +181,8 @@ const std::vector<std::string>& Session::refused() const {
 }
 const std::vector<std::string>& Session::notes() const { return impl_->notes; }
 
+void check_kv_type(const std::string& name) { kv_type_of(name); }
+
 namespace {
 void (*fatal_handler)(const char*) = nullptr;
 }

@@ -1,0 +1,297 @@
+#include "attention/attend.h"
+
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include <gtest/gtest.h>
+
+#include "attention/reference.h"
+#include "sinkscope/error.h"
+
+namespace sinkscope::attention {
+namespace {
+
+bool close(float got, double want, double tolerance) {  // NaN fails
+  return std::abs(got - want) <= tolerance * (1 + std::abs(want));
+}
+
+uint16_t to_f16(float v) {  // exact for the values used here: few bits, no subnormals, infinity
+  if (std::isinf(v)) return v < 0 ? 0xFC00 : 0x7C00;
+  if (v == 0) return 0;
+  uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  return static_cast<uint16_t>(bits >> 16 & 0x8000) | static_cast<uint16_t>(((bits >> 23 & 255) - 112) << 10) |
+         static_cast<uint16_t>(bits >> 13 & 1023);
+}
+
+uint16_t to_bf16(float v) {
+  uint32_t bits;
+  std::memcpy(&bits, &v, 4);
+  return static_cast<uint16_t>(bits >> 16);
+}
+
+// A stand-in for the coded types of a model file: one byte a value.
+void decode_bytes(const void* from, float* to, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(static_cast<const int8_t*>(from)[i]) / 64;
+}
+
+enum class Masking { none, causal, window, alibi, holes, blind_rows };
+
+struct Case {
+  const char* name;
+  int n_stream, n_query, n_key, n_head, n_head_kv, d_key, d_value;
+  Element element = Element::f32;
+  Masking masking = Masking::causal;
+  bool per_head_mask = false;
+  bool learned_sink = false;
+  float max_bias = 0, soft_cap = 0;
+};
+
+// Owns what a Call points to.
+class Operands {
+ public:
+  explicit Operands(const Case& c) {
+    std::mt19937 random(7);
+    std::normal_distribution<float> normal;
+    const auto fill = [&](std::vector<float>& values, size_t n) {
+      values.resize(n);
+      for (float& v : values) v = std::round(normal(random) * 64) / 64;  // exact in every type
+    };
+    const size_t n_q = static_cast<size_t>(c.n_stream) * c.n_head * c.n_query, n_k = static_cast<size_t>(c.n_stream) * c.n_head_kv * c.n_key;
+    fill(q_, n_q * c.d_key);
+    fill(k_, n_k * c.d_key);
+    fill(v_, n_k * c.d_value);
+    fill(learned_sink_, c.n_head);
+    out.assign(n_q * c.d_value, -1);
+
+    call.layer = 3;
+    call.n_stream = c.n_stream;
+    call.n_query = c.n_query;
+    call.n_key = c.n_key;
+    call.n_head = c.n_head;
+    call.n_head_kv = c.n_head_kv;
+    call.d_key = c.d_key;
+    call.d_value = c.d_value;
+    call.q = q_.data();
+    call.q_query_stride = c.d_key;
+    call.q_head_stride = static_cast<size_t>(c.n_query) * c.d_key;
+    call.q_stream_stride = call.q_head_stride * c.n_head;
+    call.k = rows(k_, c, c.d_key, k_coded_);
+    call.v = rows(v_, c, c.d_value, v_coded_);
+    call.scale = 1 / std::sqrt(static_cast<float>(c.d_key));
+    call.max_bias = c.max_bias;
+    call.soft_cap = c.soft_cap;
+    call.learned_sink = c.learned_sink ? learned_sink_.data() : nullptr;
+    call.out = out.data();
+    if (c.masking != Masking::none) make_mask(c, random);
+  }
+
+  Call call;
+  std::vector<float> out;
+
+ private:
+  Rows rows(const std::vector<float>& values, const Case& c, int d, std::vector<std::byte>& coded) {
+    const size_t size = c.element == Element::f32 ? 4 : c.element == Element::coded ? 1 : 2;
+    coded.resize(values.size() * size);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint16_t half = c.element == Element::f16 ? to_f16(values[i]) : to_bf16(values[i]);
+      const auto byte = static_cast<int8_t>(std::clamp(values[i] * 64, -127.0f, 127.0f));
+      const void* from = c.element == Element::f32 ? static_cast<const void*>(&values[i])
+                         : c.element == Element::coded ? static_cast<const void*>(&byte) : static_cast<const void*>(&half);
+      std::memcpy(coded.data() + i * size, from, size);
+    }
+    const size_t row = d * size, head = row * c.n_key;
+    return {coded.data(), row, head, head * c.n_head_kv, c.element, decode_bytes};
+  }
+
+  void make_mask(const Case& c, std::mt19937& random) {
+    const int n_head = c.per_head_mask ? c.n_head : 1;
+    mask_.resize(static_cast<size_t>(c.n_stream) * n_head * c.n_query * c.n_key);
+    size_t at = 0;
+    for (int s = 0; s < c.n_stream; ++s)
+      for (int h = 0; h < n_head; ++h)
+        for (int i = 0; i < c.n_query; ++i)
+          for (int k = 0; k < c.n_key; ++k) {
+            const int position = c.n_key - c.n_query + i, distance = position - k;
+            bool visible = distance >= 0;
+            if (c.masking == Masking::window) visible &= distance < 9;
+            if (c.masking == Masking::holes) visible &= distance == 0 || random() % 3 != 0;
+            if (c.masking == Masking::blind_rows) visible &= i % 3 != 0;
+            const float bias = c.masking == Masking::alibi ? -static_cast<float>(distance) : 0;
+            mask_[at++] = to_f16(visible ? bias : -INFINITY);
+          }
+    call.mask = {mask_.data(), static_cast<size_t>(c.n_key), static_cast<size_t>(c.n_query) * c.n_key,
+                 static_cast<size_t>(c.n_query) * c.n_key * n_head, n_head, c.n_stream};
+  }
+
+  std::vector<float> q_, k_, v_, learned_sink_;
+  std::vector<std::byte> k_coded_, v_coded_;
+  std::vector<uint16_t> mask_;
+};
+
+// Puts tiles together to the whole map again, and counts how often each row was shown.
+class WholeMap : public Probe {
+ public:
+  void begin(const AttentionShape& shape) override {
+    shape_ = shape;
+    const size_t n_row = static_cast<size_t>(shape.n_stream) * shape.n_head * shape.n_query;
+    weights.assign(n_row * shape.n_key, 0);
+    entropy.assign(n_row, 0);
+    learned_sink_mass.assign(n_row, 0);
+    times_seen.assign(n_row, 0);
+    key_n_row.assign(shape.key_n_row.begin(), shape.key_n_row.end());
+  }
+  void see(const Tile& t) override {
+    for (int r = 0; r < t.n_row; ++r) {
+      const size_t row = (static_cast<size_t>(t.stream) * shape_.n_head + t.head) * shape_.n_query + t.first_query + r;
+      std::copy_n(t.row(r), t.key_end - t.key_begin, weights.data() + row * shape_.n_key + t.key_begin);
+      entropy[row] = t.entropy[r];
+      learned_sink_mass[row] = t.learned_sink_mass[r];
+      ++times_seen[row];
+    }
+    EXPECT_LT(t.slot, shape_.n_slot);
+  }
+  void merge(int, int, int n_head) override { n_merged += n_head; }
+
+  std::vector<float> weights, entropy, learned_sink_mass;
+  std::vector<int> times_seen;
+  std::vector<uint32_t> key_n_row;
+  int n_merged = 0;
+
+ private:
+  AttentionShape shape_;
+};
+
+const Case kCases[] = {
+    {"one_query_one_key", 1, 1, 1, 1, 1, 8, 8},
+    {"odd_lengths", 1, 13, 37, 2, 2, 24, 40},
+    {"gqa_of_three", 1, 50, 77, 9, 3, 64, 64},
+    {"mqa_mla_sizes", 1, 7, 33, 4, 1, 192, 128},
+    {"head_256", 1, 9, 65, 2, 1, 256, 256},
+    {"wide_head_mla", 1, 5, 19, 2, 1, 576, 512},
+    {"many_tiles_and_slots", 1, 900, 930, 2, 1, 16, 16},
+    {"streams", 3, 11, 20, 4, 2, 32, 32},
+    {"no_mask", 1, 17, 40, 4, 2, 32, 32, Element::f32, Masking::none},
+    {"window", 1, 60, 90, 4, 2, 32, 32, Element::f16, Masking::window},
+    {"holes", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::holes},
+    {"mask_per_head_and_stream", 2, 21, 50, 4, 2, 32, 32, Element::f32, Masking::holes, true},
+    {"rows_that_see_nothing", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::blind_rows},
+    {"rows_that_see_only_the_learned_sink", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::blind_rows, false, true},
+    {"alibi_12_heads", 1, 30, 50, 12, 12, 16, 16, Element::f16, Masking::alibi, false, false, 8},
+    {"soft_cap", 1, 30, 50, 4, 2, 32, 32, Element::f32, Masking::causal, false, false, 0, 5},
+    {"soft_cap_alibi_learned_sink", 1, 30, 50, 4, 2, 32, 32, Element::f32, Masking::alibi, false, true, 8, 5},
+    {"learned_sink", 1, 30, 50, 4, 2, 32, 32, Element::f16, Masking::causal, false, true},
+    {"f16", 1, 30, 50, 4, 2, 36, 36, Element::f16},
+    {"bf16", 1, 30, 50, 4, 2, 36, 36, Element::bf16},
+    {"coded", 1, 30, 50, 4, 2, 36, 36, Element::coded},
+};
+
+class AttendTest : public testing::TestWithParam<std::tuple<const Kernels*, Case>> {};
+
+TEST_P(AttendTest, EqualsTheDoubleReference) {
+  const auto& [kernels, c] = GetParam();
+  Operands operands(c);
+  const Reference want = reference(operands.call);
+  WholeMap map;
+  Probe* probes[] = {&map};
+  Workspace work;
+  attend(operands.call, probes, *kernels, 2, work);
+
+  constexpr double kTolerance = 1e-5;
+  for (size_t i = 0; i < want.out.size(); ++i) ASSERT_TRUE(close(operands.out[i], want.out[i], kTolerance)) << "out " << i << ": " << operands.out[i] << " for " << want.out[i];
+  for (size_t i = 0; i < want.weights.size(); ++i) ASSERT_TRUE(close(map.weights[i], want.weights[i], kTolerance)) << "weight " << i << ": " << map.weights[i] << " for " << want.weights[i];
+  for (size_t i = 0; i < want.entropy.size(); ++i) {
+    ASSERT_TRUE(close(map.entropy[i], want.entropy[i], kTolerance)) << "entropy " << i << ": " << map.entropy[i] << " for " << want.entropy[i];
+    ASSERT_TRUE(close(map.learned_sink_mass[i], want.learned_sink_mass[i], kTolerance)) << "learned sink " << i;
+    ASSERT_EQ(map.times_seen[i], 1) << "row " << i;
+  }
+  EXPECT_EQ(map.n_merged, c.n_stream * c.n_head);
+}
+
+TEST_P(AttendTest, SameBitsForAnyThreadsAndProbes) {
+  const auto& [kernels, c] = GetParam();
+  Operands alone(c), watched(c);
+  WholeMap map;
+  Probe* probes[] = {&map, &map};
+  Workspace work;
+  attend(alone.call, {}, *kernels, 1, work);
+  attend(watched.call, probes, *kernels, 3, work);
+  EXPECT_EQ(std::memcmp(alone.out.data(), watched.out.data(), alone.out.size() * sizeof(float)), 0);
+}
+
+TEST_P(AttendTest, CountsTheRowsThatSeeEachKey) {
+  const auto& [kernels, c] = GetParam();
+  Operands operands(c);
+  WholeMap map;
+  Probe* probes[] = {&map};
+  Workspace work;
+  attend(operands.call, probes, *kernels, 2, work);
+  const int n_head = c.per_head_mask ? c.n_head : 1, n_stream = operands.call.mask.data ? c.n_stream : 1;
+  for (int s = 0; s < n_stream; ++s)
+    for (int h = 0; h < n_head; ++h)
+      for (int k = 0; k < c.n_key; ++k) {
+        uint32_t want = 0;
+        for (int i = 0; i < c.n_query; ++i) want += !operands.call.mask.data || operands.call.mask.row(s, h, i)[k] != 0xFC00;
+        ASSERT_EQ(map.key_n_row[(static_cast<size_t>(s) * n_head + h) * c.n_key + k], want) << "key " << k;
+      }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    EveryIsa, AttendTest, testing::Combine(testing::ValuesIn(available_kernels().begin(), available_kernels().end()), testing::ValuesIn(kCases)),
+    [](const auto& p) { return std::string(std::get<0>(p.param)->name) + "_" + std::get<1>(p.param).name; });
+
+class KernelsTest : public testing::TestWithParam<const Kernels*> {};
+
+// The L2-sized tile, row blocks and value chunks over a few hundred keys, with logits far apart.
+TEST_P(KernelsTest, HoldsForLongRowsAndLargeLogits) {
+  Case c{"", 1, 3, 5000, 2, 1, 64, 64, Element::f16};
+  Operands operands(c);
+  operands.call.scale = 4;
+  const Reference want = reference(operands.call);
+  Workspace work;
+  attend(operands.call, {}, *GetParam(), 2, work);
+  for (size_t i = 0; i < want.out.size(); ++i) ASSERT_TRUE(close(operands.out[i], want.out[i], 1e-4)) << i;
+}
+
+TEST_P(KernelsTest, NotANumberIsSeen) {
+  Case c{"", 1, 5, 40, 2, 1, 32, 32};
+  Operands operands(c);
+  std::vector<float> query(operands.call.q, operands.call.q + 5 * 32 * 2);
+  query[2 * 32 + 3] = NAN;  // the third query of the first head
+  operands.call.q = query.data();
+  Workspace work;
+  attend(operands.call, {}, *GetParam(), 2, work);
+  for (int i = 0; i < 5; ++i)
+    for (int h = 0; h < 2; ++h) EXPECT_EQ(std::isnan(operands.call.output(0, i, h)[0]), i == 2 && h == 0) << i << ' ' << h;
+}
+
+TEST_P(KernelsTest, ColumnsOfATileAreAddedAndCompared) {
+  const std::vector<float> weights = {.5f, .25f, .25f, 9, .125f, .5f, .375f, 9};
+  std::vector<float> sum(8, 1), largest(8, .3f);
+  GetParam()->add_columns({.stream = 0, .head = 0, .slot = 0, .first_query = 0, .n_row = 2, .key_begin = 2, .key_end = 5,
+                           .weights = weights.data(), .stride = 4, .entropy = nullptr, .learned_sink_mass = nullptr},
+                          sum.data(), largest.data());
+  EXPECT_EQ(sum, (std::vector<float>{1, 1, 1.625f, 1.75f, 1.625f, 1, 1, 1}));
+  EXPECT_EQ(largest, (std::vector<float>{.3f, .3f, .5f, .5f, .375f, .3f, .3f, .3f}));
+}
+
+TEST_P(KernelsTest, StrongestIsTheFirstOfTheLargest) {
+  std::vector<float> row(37, .01f);
+  row[20] = row[30] = .5f;
+  EXPECT_EQ(GetParam()->strongest(row.data(), 37), 20);
+  EXPECT_EQ(GetParam()->strongest(row.data(), 20), 0);
+  std::fill(row.begin(), row.end(), 0.0f);
+  EXPECT_EQ(GetParam()->strongest(row.data(), 37), -1);
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryIsa, KernelsTest, testing::ValuesIn(available_kernels().begin(), available_kernels().end()),
+                         [](const auto& p) { return std::string(p.param->name); });
+
+TEST(Isa, UnknownNamesAreRefused) {
+  EXPECT_EQ(kernels("auto").name, available_kernels()[0]->name);
+  EXPECT_THROW(kernels("mmx"), UsageError);
+}
+
+}  // namespace
+}  // namespace sinkscope::attention

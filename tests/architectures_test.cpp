@@ -1,0 +1,112 @@
+// Every architecture that llama.cpp's test-llama-archs can make: with the device, logits are llama.cpp's own.
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <map>
+#include <random>
+
+#include <gtest/gtest.h>
+
+#include "sinkscope/error.h"
+#include "sinkscope/session.h"
+
+namespace sinkscope {
+namespace {
+
+constexpr double kEqual = 1e-6;  // normalised squared error
+
+// Architectures that give the device nothing, and why. The test fails when this list changes.
+const std::map<std::string, std::string> kNotServed = {
+    {"grok-moe", "no attention operation"},      // its logits are capped outside of what flash attention can do
+    {"mamba-dense", "no attention operation"},   // recurrent
+    {"mamba2-dense", "no attention operation"},  // recurrent
+};
+
+double normalised_squared_error(const std::vector<float>& got, const std::vector<float>& want) {
+  double difference = 0, size = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    difference += (double{got[i]} - want[i]) * (double{got[i]} - want[i]);
+    size += double{want[i]} * want[i];
+  }
+  return difference / size;
+}
+
+// Rows that each layer showed.
+class RowCount : public Probe {
+ public:
+  void begin(const AttentionShape& shape) override {
+    n_row[shape.layer] += shape.n_query;
+    ++n_operation;
+  }
+  void see(const Tile&) override {}
+  void merge(int, int, int) override {}
+  std::map<int, int> n_row;
+  int64_t n_operation = 0;
+};
+
+constexpr int kToken = 128;
+
+struct Outcome {
+  std::vector<float> logits;
+  int64_t n_operation = 0;
+  RowCount rows;
+  std::vector<std::string> refused;
+  std::string error;
+};
+
+Outcome run(const Model& model, Attention attention) {
+  std::mt19937 random(1);
+  std::vector<int> tokens(kToken);
+  for (int& t : tokens) t = static_cast<int>(random() % 128);
+  Outcome run;
+  try {
+    Session session(model, {.n_context = 256, .n_batch = 64, .n_thread = 2, .kv_type = "f16", .isa = "auto", .attention = attention, .all_logits = true, .blas = false});
+    if (attention == Attention::sinkscope) session.watch({&run.rows});
+    session.run(tokens, &run.logits);
+    run.n_operation = session.n_operation();
+    run.refused = session.refused();
+  } catch (const InputError& e) {
+    run.error = e.what();
+  }
+  return run;
+}
+
+TEST(Architectures, LogitsAreLlamaCppsOwn) {
+  const char* folder = std::getenv("SINKSCOPE_TINY_MODELS");
+  ASSERT_NE(folder, nullptr);
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  ASSERT_GE(files.size(), 120u);
+
+  std::map<std::string, std::string> not_served;
+  int n_equal = 0;
+  for (const auto& file : files) {
+    const std::string name = file.stem();
+    SCOPED_TRACE(name);
+    const Model model(file);
+    const Outcome plain = run(model, Attention::llama_plain), flash = run(model, Attention::llama_flash), ours = run(model, Attention::sinkscope);
+    if (!plain.error.empty() || !ours.error.empty() || ours.n_operation == 0) {
+      not_served[name] = !plain.error.empty() ? plain.error : !ours.error.empty() ? ours.error : "no attention operation";
+      printf("%-28s not served: %s\n", name.c_str(), not_served[name].c_str());
+      continue;
+    }
+    const double flash_error = normalised_squared_error(flash.logits, plain.logits);
+    const double our_error = normalised_squared_error(ours.logits, plain.logits);
+    printf("%-28s ours %.1e  llama.cpp's flash %.1e  %lld operations%s%s\n", name.c_str(), our_error, flash_error, static_cast<long long>(ours.n_operation),
+           ours.refused.empty() ? "" : "  refused: ", ours.refused.empty() ? "" : ours.refused[0].c_str());
+    if (flash_error <= kEqual) {
+      ++n_equal;
+      EXPECT_LE(our_error, kEqual);
+    }
+    EXPECT_TRUE(ours.refused.empty());
+    EXPECT_EQ(ours.rows.n_operation, ours.n_operation) << "operations without a layer";
+    for (const auto& [layer, n_row] : ours.rows.n_row) EXPECT_EQ(n_row, kToken) << "layer " << layer;
+  }
+  EXPECT_GE(n_equal, 90);
+  EXPECT_EQ(not_served, kNotServed);
+}
+
+}  // namespace
+}  // namespace sinkscope
