@@ -1,6 +1,7 @@
 #include "backend/device.h"
 
 #include <algorithm>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -14,7 +15,7 @@ namespace sinkscope::backend {
 namespace {
 
 thread_local std::shared_ptr<Attachment> attachment_of_thread;
-std::shared_ptr<Attachment> attachment_by_default;
+std::optional<Attachment> attachment_by_default;
 
 // What ggml holds of one context: the backend and, so that contexts differ in what they take, a device of its own.
 struct Instance {
@@ -116,7 +117,9 @@ bool supports_operation(ggml_backend_dev_t device, const ggml_tensor* node) {
 }
 
 ggml_backend_t make_backend(ggml_backend_dev_t device, const char*) {
-  auto* instance = new Instance{attachment_of_thread ? attachment_of_thread : attachment_by_default, {}, *device};
+  std::shared_ptr<Attachment> attachment = attachment_of_thread;
+  if (!attachment && attachment_by_default) attachment = std::make_shared<Attachment>(*attachment_by_default);
+  auto* instance = new Instance{std::move(attachment), {}, *device};
   instance->device.context = instance;
   ggml_backend_i methods{};
   methods.get_name = backend_name;
@@ -166,7 +169,7 @@ AttachScope::AttachScope(std::shared_ptr<Attachment> attachment)
     : before_(std::exchange(attachment_of_thread, std::move(attachment))) {}
 AttachScope::~AttachScope() { attachment_of_thread = std::move(before_); }
 
-void attach_by_default(std::shared_ptr<Attachment> attachment) { attachment_by_default = std::move(attachment); }
+void attach_by_default(const Attachment& attachment) { attachment_by_default = attachment; }
 
 void register_device() { ggml_backend_register(registry()); }
 

@@ -18,7 +18,7 @@ namespace sinkscope::backend {
 // What one context's instance of the device does, and what it saw. Change `probes` only between graphs.
 struct Attachment {
   const attention::Kernels* kernels = nullptr;
-  int n_thread = 1;
+  int n_thread = 1;                     // until llama.cpp says another number
   std::vector<Probe*> probes;
 
   int64_t n_operation = 0;              // attention operations computed
@@ -39,8 +39,8 @@ class AttachScope {
   std::shared_ptr<Attachment> before_;
 };
 
-// For every context that has no scope: what the plugin uses.
-void attach_by_default(std::shared_ptr<Attachment> attachment);
+// For every context that has no scope, a copy each: what the plugin uses.
+void attach_by_default(const Attachment& attachment);
 
 // Registers the device with ggml; later calls do nothing.
 void register_device();

@@ -8,7 +8,7 @@
 namespace sinkscope::measure {
 
 Recorder::Recorder(const attention::Kernels& kernels, std::vector<std::pair<int, int>> maps)
-    : kernels_(kernels), wanted_maps_(std::move(maps)) {}
+    : kernels_(kernels), wanted_maps_(std::move(maps)), columns_(kernels) {}
 
 void Recorder::start(int n_token) {
   n_token_ = n_token;
@@ -34,14 +34,12 @@ void Recorder::begin(const AttentionShape& shape) {
     layer.rows.assign(n_token_, RowView{});
   }
   if (layer.n_head != shape.n_head) throw InternalError("a layer changed its number of heads");
-  slot_sum_.assign(static_cast<size_t>(shape.n_slot) * shape.n_key, 0);
-  slot_max_.assign(slot_sum_.size(), 0);
+  columns_.begin(shape);
 }
 
 void Recorder::see(const Tile& tile) {
   LayerRecord& layer = layers_[shape_->layer];
-  const size_t slot = static_cast<size_t>(tile.slot) * shape_->n_key;
-  kernels_.add_columns(tile, slot_sum_.data() + slot, slot_max_.data() + slot);
+  columns_.see(tile);
   for (int r = 0; r < tile.n_row; ++r) see_row(tile, r, layer);
 }
 
@@ -71,16 +69,8 @@ void Recorder::merge(int, int first_head, int n_head) {
   const int n_key = std::min(shape_->n_key, n_token_);
   for (int h = 0; h < n_head; ++h) {
     const size_t at = static_cast<size_t>(first_head + h) * n_token_;
-    for (int part = 0; part < shape_->slots_per_head; ++part) {
-      const size_t slot = (static_cast<size_t>(h) * shape_->slots_per_head + part) * shape_->n_key;
-      for (int k = 0; k < n_key; ++k) {
-        layer.column_sum[at + k] += slot_sum_[slot + k];
-        layer.column_max[at + k] = std::max(layer.column_max[at + k], slot_max_[slot + k]);
-      }
-    }
+    columns_.take(h, n_key, layer.column_sum.data() + at, layer.column_max.data() + at);
   }
-  std::fill(slot_sum_.begin(), slot_sum_.end(), 0.0f);
-  std::fill(slot_max_.begin(), slot_max_.end(), 0.0f);
 }
 
 void Recorder::end() {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "attention/kernels.h"
+#include "measure/columns.h"
 #include "sinkscope/probe.h"
 
 namespace sinkscope::measure {
@@ -63,7 +64,7 @@ class Recorder : public Probe {
   std::vector<LayerRecord> layers_;
   std::map<std::pair<int, int>, std::vector<float>> maps_;
   const AttentionShape* shape_ = nullptr;
-  std::vector<float> slot_sum_, slot_max_;  // [n_slot, n_key]
+  ColumnSlots columns_;
 };
 
 }  // namespace sinkscope::measure

@@ -1,0 +1,45 @@
+// Column sums and maxima of one operation, kept apart by slot until they are added in a fixed order.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "attention/kernels.h"
+#include "sinkscope/probe.h"
+
+namespace sinkscope::measure {
+
+class ColumnSlots {
+ public:
+  explicit ColumnSlots(const attention::Kernels& kernels) : kernels_(kernels) {}
+
+  void begin(const AttentionShape& shape) {
+    slots_per_head_ = shape.slots_per_head;
+    n_key_ = shape.n_key;
+    sum_.assign(static_cast<size_t>(shape.n_slot) * n_key_, 0);
+    largest_.assign(sum_.size(), 0);
+  }
+
+  void see(const Tile& tile) {
+    const size_t at = static_cast<size_t>(tile.slot) * n_key_;
+    kernels_.add_columns(tile, sum_.data() + at, largest_.data() + at);
+  }
+
+  // Adds what one of the heads that come together has got on its first n_key keys, and forgets it. `largest` may be null.
+  void take(int head_of_group, int n_key, double* sum, float* largest) {
+    for (int part = 0; part < slots_per_head_; ++part) {
+      const size_t at = (static_cast<size_t>(head_of_group) * slots_per_head_ + part) * n_key_;
+      for (int k = 0; k < n_key; ++k) sum[k] += sum_[at + k];
+      for (int k = 0; largest && k < n_key; ++k) largest[k] = std::max(largest[k], largest_[at + k]);
+      std::fill_n(sum_.begin() + at, n_key_, 0.0f);
+      std::fill_n(largest_.begin() + at, n_key_, 0.0f);
+    }
+  }
+
+ private:
+  const attention::Kernels& kernels_;
+  int slots_per_head_ = 0, n_key_ = 0;
+  std::vector<float> sum_, largest_;  // [n_slot, n_key]
+};
+
+}  // namespace sinkscope::measure
