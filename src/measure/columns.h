@@ -26,14 +26,21 @@ class ColumnSlots {
   }
 
   // Adds what one of the heads that come together has got on its first n_key keys, and forgets it. `largest` may be null.
-  void take(int head_of_group, int n_key, double* sum, float* largest) {
-    for (int part = 0; part < slots_per_head_; ++part) {
-      const size_t at = (static_cast<size_t>(head_of_group) * slots_per_head_ + part) * n_key_;
-      for (int k = 0; k < n_key; ++k) sum[k] += sum_[at + k];
-      for (int k = 0; largest && k < n_key; ++k) largest[k] = std::max(largest[k], largest_[at + k]);
-      std::fill_n(sum_.begin() + at, n_key_, 0.0f);
-      std::fill_n(largest_.begin() + at, n_key_, 0.0f);
+  template <class Real>
+  void take(int head_of_group, int n_key, Real* sum, float* largest) {
+    const size_t first = static_cast<size_t>(head_of_group) * slots_per_head_ * n_key_;
+    for (int k = 0; k < n_key; ++k) {
+      double added = 0;
+      for (int part = 0; part < slots_per_head_; ++part) {
+        const size_t at = first + static_cast<size_t>(part) * n_key_ + k;
+        added += sum_[at];
+        if (largest) largest[k] = std::max(largest[k], largest_[at]);
+      }
+      sum[k] = static_cast<Real>(sum[k] + added);
     }
+    const size_t n = static_cast<size_t>(slots_per_head_) * n_key_;
+    std::fill_n(sum_.begin() + first, n, 0.0f);
+    std::fill_n(largest_.begin() + first, n, 0.0f);
   }
 
  private:

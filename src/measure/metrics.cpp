@@ -102,7 +102,7 @@ void Tally::add_layer(const LayerRecord& record, Layer& layer, int n, std::vecto
     for (int k = 0; k < n; ++k) {
       const uint32_t n_row = record.key_n_row(h, k, n);
       if (n_row == 0) continue;
-      const double alpha = record.column_sum[at + k] / n_row;
+      const double alpha = double{record.column_sum[at + k]} / n_row;
       head.alpha_sum[k] += static_cast<float>(alpha);
       if (!(alpha > epsilon_)) continue;
       ++head.n_sink[k];

@@ -20,6 +20,8 @@ inline constexpr int kLastRows = 64;
 // Percentile bootstrap (Efron) of the mean, 2,000 resamples; nothing for fewer than 2 values.
 std::optional<Interval> bootstrap_ci95(std::span<const double> values, uint32_t seed);
 
+inline constexpr int kMaxPrompts = 65535;  // that a Tally can count
+
 // Adds up prompts, one after the other.
 class Tally {
  public:
@@ -40,7 +42,7 @@ class Tally {
  private:
   struct Head {
     std::vector<float> alpha_sum;      // [n_position]
-    std::vector<uint32_t> n_sink;      // [n_position] prompts with alpha > epsilon
+    std::vector<uint16_t> n_sink;      // [n_position] prompts with alpha > epsilon
     double entropy = 0;                // sum over prompts of the mean over rows
     double strongest_is_first = 0;
     double first_mass[kNumFirst] = {};

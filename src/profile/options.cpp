@@ -7,7 +7,7 @@ std::span<const Option> profile_options() {
   static const Option options[] = {
       {"--tokens", "FILE", "prompts as token ids, used as they are: JSON, an array of arrays", &O::tokens},
       {"--length", "N", "cut texts into prompts of N tokens, BOS included; 0: each text is one prompt", &O::length},
-      {"--prompts", "N", "at most N prompts, evenly over the texts; 0: all", &O::prompts},
+      {"--prompts", "N", "at most N prompts, evenly over the texts; 0: all, up to 65,535", &O::prompts},
       {"--bos", "MODE", "BOS before each prompt: auto (as the tokenizer says), always, never", &O::bos},
       {"--baseline", "KIND", "control prompts too: random (tokens), repeat (one token, no BOS)", &O::baselines},
       {"--epsilon", "X", "a head sinks on a position whose mean attention is above X", &O::epsilon},

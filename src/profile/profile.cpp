@@ -48,6 +48,7 @@ void check(const ProfileOptions& o) {
   at_least("--batch", o.batch, 1);
   at_least("--context", o.context, 0);
   at_least("--prompts", o.prompts, 0);
+  if (o.prompts > measure::kMaxPrompts) throw UsageError(fmt::format("--prompts {} is too many; use {} or fewer", o.prompts, measure::kMaxPrompts));
   at_least("--min-rows", o.min_rows, 1);
   at_least("--gpu-layers", o.gpu_layers, 0);
   if (o.context == 1) throw UsageError("--context 1 is no prompt; use 2 or more, or 0 for whole prompts");

@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "measure/metrics.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::profile_run {
@@ -43,7 +44,7 @@ std::string as_utf8(const std::string& text) {
 
 // At most n of them, evenly over the whole.
 std::vector<Prompt> thinned(std::vector<Prompt> prompts, int n) {
-  if (n == 0 || static_cast<int>(prompts.size()) <= n) return prompts;
+  if (static_cast<int>(prompts.size()) <= n) return prompts;
   std::vector<Prompt> some;
   for (int i = 0; i < n; ++i) some.push_back(std::move(prompts[static_cast<size_t>(i) * prompts.size() / n]));
   return some;
@@ -109,7 +110,7 @@ std::vector<Prompt> read_token_file(const std::string& path, const ModelInfo& mo
 
 std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& model) {
   std::vector<Prompt> prompts = thinned(options.tokens.empty() ? cut_texts(options, model) : read_token_file(options.tokens, model.info()),
-                                        options.prompts);
+                                        options.prompts > 0 ? options.prompts : measure::kMaxPrompts);
   if (options.context > 0)
     for (Prompt& p : prompts) p.resize(std::min<size_t>(p.size(), options.context));
   return prompts;
