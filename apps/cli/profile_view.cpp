@@ -63,7 +63,7 @@ std::string sinks(const Profile& p) {
 
 std::string tokens(const Profile& p) {
   if (p.tokens.empty()) return "";
-  std::string text = "Sink tokens, wherever they stand\n  sink rate  occurrences  token\n";
+  std::string text = "Sink tokens, wherever they stand behind the first position\n  sink rate  occurrences  token\n";
   for (size_t i = 0; i < std::min<size_t>(p.tokens.size(), kMostRows); ++i)
     text += fmt::format("  {:7.2f} %  {:11}  {}\n", p.tokens[i].sink_rate, p.tokens[i].n, quoted(p.tokens[i].text));
   return text + more(p.tokens.size());
@@ -80,7 +80,7 @@ std::string numbers(const Profile& p) {
                                                                 : fmt::format("{} to {} tokens", p.run.shortest, p.run.length),
                                  p.sink_rate.first, interval(p.sink_rate.first_ci95), p.sink_rate.null);
   for (const Baseline& b : p.baselines)
-    text += fmt::format("  {} tokens instead: {:.2f} %{}\n", b.kind == "repeat" ? "one repeated" : "random", b.sink_rate.first,
+    text += fmt::format("  with {} instead: {:.2f} %{}\n", b.kind == "repeat" ? "one token repeated" : "random tokens", b.sink_rate.first,
                         interval(b.sink_rate.first_ci95));
   for (size_t i = 0; i < p.first.n.size(); ++i)
     text += fmt::format("Mass on the first {} of the last 64 rows: {:.1f} %, {:.1f} times uniform\n", p.first.n[i],

@@ -20,8 +20,8 @@ struct RowView {
 
 // One attention operation: a layer's, for the tokens of one batch.
 struct AttentionShape {
-  int layer = 0;             // from 0; -1: the graph does not say
-  int n_stream = 1;          // sequences that are kept apart
+  int layer = 0;             // from 0
+  int n_stream = 1;          // sequences that are kept apart; for one sequence: groups of heads (MiniMax-M3)
   int n_query = 0;           // per stream
   int n_key = 0;             // cells of the cache that the operation reads, per stream
   int n_head = 0, n_head_kv = 0;

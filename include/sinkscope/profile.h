@@ -88,7 +88,7 @@ struct Sink {
   std::vector<LayerHead> heads;          // that sink in at least half of the prompts
 };
 
-// A token on which more than 25 % of heads sink, wherever it stands.
+// A token on which more than 25 % of heads sink, wherever it stands behind the first position.
 struct SinkToken {
   int token = -1;
   std::string text;

@@ -44,7 +44,6 @@ void compute_node(Instance& instance, const ggml_cgraph* graph, int index) {
   attention::Call call = call_of(graph->nodes[index]);
   call.layer = layer_of(graph, index);
   ++a.n_operation;
-  if (call.layer < 0 && !a.probes.empty()) ++a.n_unnamed;
   const std::span<Probe* const> probes = call.layer < 0 ? std::span<Probe* const>() : a.probes;
   attention::attend(call, probes, *a.kernels, a.n_thread, instance.work);
 }

@@ -21,8 +21,7 @@ struct Attachment {
   int n_thread = 1;                     // until llama.cpp says another number
   std::vector<Probe*> probes;
 
-  int64_t n_operation = 0;              // attention operations computed
-  int64_t n_unnamed = 0;                // of them: without a layer that the graph names; probes do not see these
+  int64_t n_operation = 0;              // attention operations computed; probes see those that the graph names a layer of
   std::vector<std::string> refused;     // reasons for operations left to llama.cpp, each once
   std::string failure;                  // what a probe or the kernel threw
 };

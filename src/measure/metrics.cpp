@@ -46,6 +46,7 @@ void Tally::grow(std::span<const LayerRecord> layers, int n_token) {
     layer.learned_sink |= layers[l].learned_sink;
     if (layer.heads.size() < static_cast<size_t>(layers[l].n_head)) layer.heads.resize(layers[l].n_head);
     layer.uniform_alpha_sum.resize(n);
+    layer.n_uniform_sink.resize(n);
     for (Head& head : layer.heads) {
       head.alpha_sum.resize(n);
       head.n_sink.resize(n);
@@ -59,6 +60,7 @@ void Tally::add(const Recorder& prompt, std::span<const int> tokens) {
   ++n_prompt_;
   std::vector<int> n_sink_head(n, 0);
   std::vector<double> mass(n, 0);
+  std::vector<uint32_t> n_row(n, 0);
   int n_head = 0;
   for (size_t l = 0; l < prompt.layers().size(); ++l) {
     const LayerRecord& record = prompt.layers()[l];
@@ -67,7 +69,7 @@ void Tally::add(const Recorder& prompt, std::span<const int> tokens) {
     for (int h = 0; h < record.n_head; ++h)
       for (int k = 0; k < n; ++k) {
         mass[k] += record.column_sum[static_cast<size_t>(h) * n + k];
-        rows_at_[k] = std::max(rows_at_[k], record.key_n_row(h, k, n));
+        n_row[k] = std::max(n_row[k], record.key_n_row(h, k, n));
       }
   }
   const double all = std::accumulate(mass.begin(), mass.end(), 0.0);
@@ -75,7 +77,8 @@ void Tally::add(const Recorder& prompt, std::span<const int> tokens) {
     ++n_prompt_at_[k];
     ++tokens_at_[k][tokens[k]];
     if (all > 0) column_share_[k] += mass[k] / all;
-    if (static_cast<int>(rows_at_[k]) < min_rows_ || n_head == 0) continue;
+    rows_at_[k] = std::max(rows_at_[k], n_row[k]);
+    if (k == 0 || static_cast<int>(n_row[k]) < min_rows_ || n_head == 0) continue;
     TokenCount& count = tokens_[tokens[k]];
     ++count.n;
     count.sink_share += static_cast<double>(n_sink_head[k]) / n_head;
@@ -86,7 +89,10 @@ void Tally::add(const Recorder& prompt, std::span<const int> tokens) {
 void Tally::add_layer(const LayerRecord& record, Layer& layer, int n, std::vector<int>& n_sink_head) {
   if (record.n_head == 0) return;
   const std::vector<float> uniform = uniform_alpha(record, n);
-  for (int k = 0; k < n; ++k) layer.uniform_alpha_sum[k] += uniform[k];
+  for (int k = 0; k < n; ++k) {
+    layer.uniform_alpha_sum[k] += uniform[k];
+    layer.n_uniform_sink[k] += uniform[k] > epsilon_;
+  }
 
   const int first_of_last = std::max(0, n - kLastRows);
   for (int i = first_of_last; i < n; ++i)
@@ -142,9 +148,8 @@ SinkRate Tally::sink_rate(uint32_t seed) const {
   rate.alpha_by_position = mean_over_heads([](const Layer&, const Head& head, size_t k) { return head.alpha_sum[k]; });
   rate.uniform_alpha_by_position =
       mean_over_heads([](const Layer& layer, const Head&, size_t k) { return layer.uniform_alpha_sum[k]; });
-  rate.null_by_position = mean_over_heads([&](const Layer& layer, const Head&, size_t k) {
-    return layer.uniform_alpha_sum[k] / n_prompt_at_[k] > epsilon_ ? 100.0 * n_prompt_at_[k] : 0.0;
-  });
+  rate.null_by_position =
+      mean_over_heads([](const Layer& layer, const Head&, size_t k) { return 100.0 * layer.n_uniform_sink[k]; });
   rate.share_by_position = column_share_;
   for (size_t k = 0; k < column_share_.size(); ++k) rate.share_by_position[k] /= n_prompt_at_[k];
   if (!rate.by_position.empty()) {
@@ -227,7 +232,7 @@ std::vector<SinkToken> Tally::sink_tokens() const {
   std::vector<SinkToken> found;
   for (const auto& [token, count] : tokens_) {
     const double rate = percent(count.sink_share, count.n);
-    if (rate > kSinkPositionPercent) found.push_back({.token = token, .text = "", .n = count.n, .sink_rate = rate});
+    if (rate > kSinkPositionPercent && count.n >= kMinOccurrences) found.push_back({.token = token, .text = "", .n = count.n, .sink_rate = rate});
   }
   std::sort(found.begin(), found.end(), [](const SinkToken& a, const SinkToken& b) { return a.sink_rate > b.sink_rate; });
   return found;

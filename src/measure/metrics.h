@@ -14,6 +14,8 @@ namespace sinkscope::measure {
 
 // A position counts as a sink in "sinks" and "tokens" when more than this share of heads sink on it.
 inline constexpr double kSinkPositionPercent = 25;
+// A token is called a sink wherever it stands only when it was seen so often behind the first position.
+inline constexpr int kMinOccurrences = 4;
 // First-n shares look at the last rows of a prompt.
 inline constexpr int kLastRows = 64;
 
@@ -51,6 +53,7 @@ class Tally {
   struct Layer {
     std::vector<Head> heads;           // empty: never seen
     std::vector<float> uniform_alpha_sum;  // [n_position]
+    std::vector<uint16_t> n_uniform_sink;  // [n_position] prompts whose uniform alpha is above epsilon
     double uniform_first_mass[kNumFirst] = {};
     bool learned_sink = false;
   };

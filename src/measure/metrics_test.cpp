@@ -96,7 +96,27 @@ TEST(Tally, ASinkHeadAndAPlainHead) {
   EXPECT_EQ(sinks[0].token, 100);
   ASSERT_EQ(sinks[0].heads.size(), 1u);
   EXPECT_EQ(sinks[0].heads[0].head, 0);
-  EXPECT_EQ(tally.sink_tokens().at(0).token, 100);
+  EXPECT_TRUE(tally.sink_tokens().empty());  // the first position says nothing of its token
+}
+
+TEST(Tally, ATokenThatSinksWhereverItStands) {
+  const int n = 64;
+  std::vector<int> text = tokens(n);
+  for (const int k : {5, 12, 20, 31}) text[k] = 7;
+  // Each row looks at the newest token 7 before it.
+  Made made(1, n, n, [&](int, int i, int k) {
+    int newest = 0;
+    for (int j = 0; j <= i; ++j)
+      if (text[j] == 7) newest = j;
+    return k == newest ? 1000.0 : 1.0;
+  });
+  Tally tally(.1f, 16);
+  tally.add(made.recorder, text);
+  const std::vector<SinkToken> found = tally.sink_tokens();
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].token, 7);
+  EXPECT_EQ(found[0].n, 4);
+  EXPECT_EQ(found[0].sink_rate, 100);
 }
 
 TEST(Tally, PositionsThatFewRowsSeeAreNoSinks) {

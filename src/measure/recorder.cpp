@@ -20,20 +20,21 @@ void Recorder::begin(const AttentionShape& shape) {
   shape_ = &shape;
   if (shape.layer >= static_cast<int>(layers_.size())) layers_.resize(shape.layer + 1);
   LayerRecord& layer = layers_[shape.layer];
-  const size_t n = static_cast<size_t>(shape.n_head) * n_token_;
+  const int n_head = shape.n_stream * shape.n_head;
+  const size_t n = static_cast<size_t>(n_head) * n_token_;
   if (layer.n_head == 0) {
-    layer.n_head = shape.n_head;
+    layer.n_head = n_head;
     layer.learned_sink = shape.learned_sink;
     layer.column_sum.assign(n, 0);
     layer.column_max.assign(n, 0);
-    layer.column_n_row.assign(shape.n_plane_head > 1 ? n : n_token_, 0);
+    layer.column_n_row.assign(shape.n_plane_stream * shape.n_plane_head > 1 ? n : n_token_, 0);
     layer.entropy.assign(n, 0);
     layer.strongest.assign(n, -1);
     layer.first_mass.assign(n * kNumFirst, 0);
     layer.learned_sink_mass.assign(shape.learned_sink ? n : 0, 0);
     layer.rows.assign(n_token_, RowView{});
   }
-  if (layer.n_head != shape.n_head) throw InternalError("a layer changed its number of heads");
+  if (layer.n_head != n_head) throw InternalError("a layer changed its number of heads");
   columns_.begin(shape);
 }
 
@@ -44,9 +45,9 @@ void Recorder::see(const Tile& tile) {
 }
 
 void Recorder::see_row(const Tile& tile, int r, LayerRecord& layer) {
-  const int position = layer.n_row + tile.stream * shape_->n_query + tile.first_query + r;
+  const int position = layer.n_row + tile.first_query + r, head = tile.stream * shape_->n_head + tile.head;
   if (position >= n_token_) return;
-  const size_t at = static_cast<size_t>(tile.head) * n_token_ + position;
+  const size_t at = static_cast<size_t>(head) * n_token_ + position;
   const float* weights = tile.row(r);
   const int n_key = tile.key_end - tile.key_begin;
   layer.entropy[at] = tile.entropy[r];
@@ -59,16 +60,16 @@ void Recorder::see_row(const Tile& tile, int r, LayerRecord& layer) {
       if (key >= tile.key_begin && key < tile.key_end) mass += weights[key - tile.key_begin];
     layer.first_mass[at * kNumFirst + i] = mass;
   }
-  if (const auto map = maps_.find({shape_->layer, tile.head}); map != maps_.end())
+  if (const auto map = maps_.find({shape_->layer, head}); map != maps_.end())
     std::copy_n(weights, std::min(n_key, n_token_ - tile.key_begin),
                 map->second.data() + static_cast<size_t>(position) * n_token_ + tile.key_begin);
 }
 
-void Recorder::merge(int, int first_head, int n_head) {
+void Recorder::merge(int stream, int first_head, int n_head) {
   LayerRecord& layer = layers_[shape_->layer];
   const int n_key = std::min(shape_->n_key, n_token_);
   for (int h = 0; h < n_head; ++h) {
-    const size_t at = static_cast<size_t>(first_head + h) * n_token_;
+    const size_t at = static_cast<size_t>(stream * shape_->n_head + first_head + h) * n_token_;
     columns_.take(h, n_key, layer.column_sum.data() + at, layer.column_max.data() + at);
   }
 }
@@ -77,14 +78,13 @@ void Recorder::end() {
   LayerRecord& layer = layers_[shape_->layer];
   const int n_key = std::min(shape_->n_key, n_token_);
   const int n_mask = static_cast<int>(layer.column_n_row.size()) / std::max(n_token_, 1);
-  for (int s = 0; s < shape_->n_stream; ++s) {
-    for (int m = 0; m < n_mask; ++m) {
-      const uint32_t* seen = shape_->key_n_row.data() + static_cast<size_t>(shape_->plane(s, m)) * shape_->n_key;
-      for (int k = 0; k < n_key; ++k) layer.column_n_row[static_cast<size_t>(m) * n_token_ + k] += seen[k];
-    }
-    for (int i = 0; i < shape_->n_query; ++i, ++layer.n_row)
-      if (layer.n_row < n_token_) layer.rows[layer.n_row] = shape_->rows[static_cast<size_t>(shape_->plane(s, 0)) * shape_->n_query + i];
+  for (int m = 0; m < n_mask; ++m) {
+    const size_t plane = shape_->plane(m / shape_->n_head, m % shape_->n_head);
+    const uint32_t* seen = shape_->key_n_row.data() + plane * shape_->n_key;
+    for (int k = 0; k < n_key; ++k) layer.column_n_row[static_cast<size_t>(m) * n_token_ + k] += seen[k];
   }
+  for (int i = 0; i < shape_->n_query; ++i, ++layer.n_row)
+    if (layer.n_row < n_token_) layer.rows[layer.n_row] = shape_->rows[i];
 }
 
 }  // namespace sinkscope::measure

@@ -36,7 +36,8 @@ struct LayerRecord {
   }
 };
 
-// Cells of the cache are positions. Rows come in the order of positions, so a layer's next rows follow the last ones.
+// For one sequence: cells of the cache are positions, and a layer's next rows follow the last ones. Streams can then be
+// nothing but groups of heads, and are joined: head = stream * n_head + head.
 class Recorder : public Probe {
  public:
   // `maps`: layers and heads whose whole map is kept, as [row, key] of n_token each.

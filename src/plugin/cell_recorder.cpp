@@ -48,8 +48,11 @@ std::string CellRecorder::to_json() {
   const auto rounded = [](double v) { return std::isfinite(v) ? Json(std::round(v * 1e6) / 1e6) : Json(nullptr); };
   const std::lock_guard lock(mutex_);
   Json json = {{"schema", "sinkscope.cells/1"},
-               {"note", "by cell of llama.cpp's cache: which token and position a cell held is not known here; cell 0 is "
-                        "the first token where a program runs one sequence from the start"},
+               {"note", layers_.empty()
+                            ? "no attention was seen: start the program with flash attention on (-fa on); with -fa auto, "
+                              "llama.cpp leaves it off as soon as another device than the CPU would compute it"
+                            : "by cell of llama.cpp's cache: which token and position a cell held is not known here; cell 0 "
+                              "is the first token where a program runs one sequence from the start"},
                {"isa", kernels_.name}};
   json["layers"] = Json::array();
   for (const auto& [index, layer] : layers_) {
@@ -58,7 +61,7 @@ std::string CellRecorder::to_json() {
     Json one = {{"layer", index}, {"n_query", layer.n_query}, {"heads", Json::array()}, {"alpha_by_cell", Json::array()}};
     for (size_t h = 0; h < layer.column_sum.size(); ++h)
       one["heads"].push_back({{"head", h}, {"alpha_cell0", rounded(n_cell ? layer.column_sum[h][0] / layer.n_row[0] : NAN)},
-                              {"entropy", rounded(layer.entropy_sum[h] / layer.n_query)}});
+                              {"entropy", rounded(layer.entropy_sum[h] / static_cast<double>(layer.n_query))}});
     for (size_t k = 0; k < n_cell; ++k) {
       double alpha = 0;
       for (const std::vector<double>& head : layer.column_sum) alpha += head[k] / layer.n_row[k] / static_cast<double>(layer.column_sum.size());

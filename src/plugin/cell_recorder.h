@@ -29,7 +29,7 @@ class CellRecorder : public Probe {
     std::vector<std::vector<double>> column_sum;  // [head][cell]
     std::vector<double> n_row;                    // [cell] rows that could see it, by the first head's mask
     std::vector<double> entropy_sum;              // [head]
-    double n_query = 0;
+    int64_t n_query = 0;
   };
 
   const attention::Kernels& kernels_;

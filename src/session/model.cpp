@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 
 #include "backend/device.h"
 #include "session/llama_log.h"
@@ -31,6 +32,15 @@ void check_file(const std::string& path) {
   if (std::string_view(magic.data(), file.gcount()) != "GGUF")
     throw InputError(fmt::format("'{}' is not a GGUF file (it does not start with 'GGUF'); convert the model with "
                                  "llama.cpp's convert_hf_to_gguf.py", path));
+}
+
+// A number, or the largest of an array with one for each layer.
+int largest(const std::string& meta, int otherwise) {
+  const auto json = nlohmann::json::parse(meta, nullptr, /*allow_exceptions=*/false);
+  int most = otherwise;
+  for (const auto& n : json.is_array() ? json : nlohmann::json::array())
+    if (n.is_number_integer()) most = std::max(most, n.get<int>());
+  return most;
 }
 
 // llama.cpp's quantisation name without its remarks: "Q4_1", not "Q4_1 (guessed)".
@@ -77,8 +87,8 @@ Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make
   if (info.name.empty()) info.name = std::filesystem::path(path).stem();
   info.file_type = file_type_of(m);
   info.n_layer = llama_model_n_layer(m);
-  info.n_head = llama_model_n_head(m);
-  info.n_head_kv = llama_model_n_head_kv(m);
+  info.n_head = largest(impl_->meta(info.architecture + ".attention.head_count"), llama_model_n_head(m));
+  info.n_head_kv = largest(impl_->meta(info.architecture + ".attention.head_count_kv"), llama_model_n_head_kv(m));
   info.n_vocab = llama_vocab_n_tokens(impl_->vocab);
   info.n_context_train = llama_model_n_ctx_train(m);
   info.adds_bos = llama_vocab_get_add_bos(impl_->vocab);

@@ -89,7 +89,7 @@ struct Session::Impl {
     };
     create();
     // Encoders and diffusion models remember nothing: all tokens must go through the graph at once.
-    if (!llama_get_memory(context.get()) && static_cast<int>(params.n_ubatch) < options.n_context) {
+    if (!llama_get_memory(context.get())) {
       params.n_batch = params.n_ubatch = options.n_batch = options.n_context;
       params.n_outputs_max = 0;
       create();
@@ -155,6 +155,7 @@ void Session::watch(std::vector<Probe*> probes) {
 
 void Session::run(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress) {
   impl_->check(tokens);
+  if (impl_->attachment) impl_->attachment->failure.clear();
   llama_context* c = impl_->context.get();
   if (llama_memory_t memory = llama_get_memory(c)) llama_memory_clear(memory, /*data=*/false);
   if (logits) logits->clear();
