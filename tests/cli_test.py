@@ -64,8 +64,8 @@ def environment(**changes):
     return env
 
 
-def sees(kind):
-    """No privilege of root over files, as for a plain user."""
+def as_user():
+    """For preexec_fn: root's right to pass over the rights of files is gone."""
     libc = ctypes.CDLL(None, use_errno=True)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
         libc.prctl(24, capability, 0, 0, 0)
@@ -198,13 +198,13 @@ class Models(Test):
     def test_a_file_that_may_not_be_read(self):
         self.write("secret.gguf", "GGUF")
         os.chmod(self.path("secret.gguf"), 0)
-        self.refused(FAILED, "profile", "secret.gguf", "text", says=("secret.gguf", "denied"), preexec_fn=lambda: sees("user"))
+        self.refused(FAILED, "profile", "secret.gguf", "text", says=("secret.gguf", "denied"), preexec_fn=as_user)
 
     def test_a_folder_that_may_not_be_entered(self):
         os.mkdir(self.path("closed"))
         os.chmod(self.path("closed"), 0)
         self.addCleanup(os.chmod, self.path("closed"), 0o700)
-        ended = self.run_program("profile", "closed/model.gguf", "text", preexec_fn=lambda: sees("user"))
+        ended = self.run_program("profile", "closed/model.gguf", "text", preexec_fn=as_user)
         self.assertEqual(ended.code, FAILED, f"\n{ended}")
         self.assert_sentence(ended, "closed/model.gguf")
 
@@ -268,7 +268,7 @@ class Texts(Test):
         os.chmod(self.path(self.write("secret.txt", words(100))), 0)
         # The model stands in a folder that only root may enter: a copy of its head is not enough here.
         os.link(MODEL, self.path("model.gguf")) if os.stat(MODEL).st_dev == os.stat(self.folder).st_dev else shutil.copy(MODEL, self.path("model.gguf"))
-        self.refused(FAILED, "profile", "model.gguf", "secret.txt", says=("secret.txt", "denied"), preexec_fn=lambda: sees("user"))
+        self.refused(FAILED, "profile", "model.gguf", "secret.txt", says=("secret.txt", "denied"), preexec_fn=as_user)
 
     def test_too_short(self):
         self.write("short.txt", words(12))
@@ -317,7 +317,7 @@ class Tokens(Test):
     def test_outside_the_vocabulary(self):
         for token in ("10000000", "-1", "-2147483648", "2147483648", "4294967296", "4294967297", "9223372036854775807", "9223372036854775808",
                       "-9223372036854775808", "18446744073709551615"):
-            self.refuses(f"[[1,2],[3,{token}]]", token, "vocabulary")
+            self.refuses(f"[[1,2],[3,{token}]]", token, "0 to ")
 
     def test_huge_numbers(self):
         for token in ("18446744073709551616", "-9223372036854775809", "9" * 40, "1e99", "1e999", "-1e999", "9" * 1000000, "1" + "0" * 400):
@@ -334,7 +334,7 @@ class Tokens(Test):
 
     def test_no_json(self):
         for content in ("", " ", "x", "[[1,2]", "[[1,2]] x", "[[1,2],]", "[[1,,2]]", "[[1 2]]", "[[NaN,2]]", "[[0x1,2]]", "[[01,2]]", "[[+1,2]]", "[[1,2]][[3,4]]",
-                        "['a']", b"\xff\xfe[\0[\0", b'[["\xff",1]]', b"\0", b"[[1,2]]\0", "[" * 100, "]", "// c\n[[1,2]]"):
+                        "['a']", b"\xff\xfe[\0[\0", b'[["\xff",1]]', b"\0", "[" * 100, "]", "// c\n[[1,2]]"):
             self.refuses(content, "JSON")
 
     def test_deep_nesting_needs_no_stack(self):
@@ -377,7 +377,7 @@ class Options(Test):
 
     def test_no_subcommand(self):
         self.refused(WRONG_USE, says=("profile",))
-        self.refused(WRONG_USE, "frob", says=("frob", "profile"))
+        self.refused(WRONG_USE, "frob", says=("frob", "--help"))
         self.refused(WRONG_USE, "--frob", says=("--frob",))
 
     def test_no_model(self):
@@ -427,11 +427,10 @@ class Options(Test):
                 self.refused(WRONG_USE, "profile", MODEL, "--tokens", "tokens", option, "frob", says=(option, "frob"))
 
     def test_wrong_use_is_said_before_the_model_is_read(self):
-        for option, value in (("--length", "1"), ("--bos", "frob"), ("--kv-type", "frob"), ("--isa", "frob"), ("--baseline", "frob"), ("--maps", "frob"),
+        for option, value in (("--length", "1"), ("--bos", "frob"), ("--kv-type", "frob"), ("--isa", "frob"), ("--baseline", "frob"),
                               ("--tokens", "both")):
-            more = ("--arrays", "a.safetensors") if option == "--maps" else ()
             with self.subTest(option):
-                self.refused(WRONG_USE, "profile", "no-such.gguf", "text", option, value, *more, says=(option,))
+                self.refused(WRONG_USE, "profile", "no-such.gguf", "text", option, value, says=(option,))
 
     def test_maps(self):
         for value in ("frob", "0", "0:", ":0", "0:0:0", "0:0,1", "-1:0", "0:-1", "100000:0", "0:100000", "99999999999:0", "0:99999999999", " 0:0", "0: 0", "0x0:0"):
@@ -464,7 +463,7 @@ class Options(Test):
 
     def test_an_empty_file_name(self):
         for option in ("--json", "--sinkmap", "--arrays", "--tokens"):
-            self.refuses(f"{option}=", *SMALL, says=(option,))
+            self.refuses(option, "", *SMALL, says=(option,))
 
 
 class Outputs(Test):
@@ -517,7 +516,7 @@ class Outputs(Test):
         os.chmod(self.path("closed"), 0o555)
         model = os.path.relpath(self.readable_model(), self.folder)
         for option in self.OPTIONS:
-            self.refused(FAILED, "profile", model, "text", *SMALL, option, "closed/out", says=("closed/out", "denied"), preexec_fn=lambda: sees("user"))
+            self.refused(FAILED, "profile", model, "text", *SMALL, option, "closed/out", says=("closed/out", "denied"), preexec_fn=as_user)
 
     def readable_model(self):
         try:
@@ -563,16 +562,9 @@ class Outputs(Test):
         for name in special:
             for option in self.OPTIONS:
                 with self.subTest(option, name=name):
-                    reader = os.open(self.path("pipe"), os.O_RDONLY | os.O_NONBLOCK)
-                    try:
-                        kind = stat.S_IFMT(os.lstat(self.path(name)).st_mode)
-                        ended = self.run_program("profile", MODEL, "text", *SMALL, option, name)
-                        self.assertEqual(stat.S_IFMT(os.lstat(self.path(name)).st_mode), kind, f"'{name}' was replaced by a file\n{ended}")
-                        if ended.code != 0:
-                            self.assertIn(ended.code, (FAILED, WRONG_USE), f"\n{ended}")
-                            self.assert_sentence(ended, name)
-                    finally:
-                        os.close(reader)
+                    kind = stat.S_IFMT(os.lstat(self.path(name)).st_mode)
+                    self.refuses(option, name, says=(name,))
+                    self.assertEqual(stat.S_IFMT(os.lstat(self.path(name)).st_mode), kind, f"'{name}' was replaced by a file")
         self.assert_no_temporary("text", *special)
 
     def test_rights_follow_the_umask(self):
@@ -581,7 +573,7 @@ class Outputs(Test):
 
     def test_a_full_disk(self):
         os.mkdir(self.path("disk"))
-        if os.geteuid() != 0 or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", self.path("disk")], stderr=subprocess.DEVNULL) != 0:
+        if os.geteuid() != 0 or subprocess.call(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", self.path("disk")], stderr=subprocess.DEVNULL) != 0:
             self.skipTest("needs root and mount")
         try:
             for option in self.OPTIONS:
@@ -589,7 +581,7 @@ class Outputs(Test):
                     self.refuses(option, "disk/out", says=("disk/out", "space", "room"))
             with self.subTest("the other file too"):
                 self.refuses("--arrays", "disk/out", "--json", "good.json", says=("disk/out",))
-                self.refuses("--json", "disk/out", "--arrays", "good.safetensors", says=("disk/out",))
+                self.refuses("--sinkmap", "disk/out", "--json", "good.json", says=("disk/out",))
         finally:
             subprocess.call(["umount", self.path("disk")])
 
@@ -641,7 +633,7 @@ class Outputs(Test):
             with self.subTest(closed=closed):
                 ended = self.run_program("profile", MODEL, "text", *SMALL, "--json", "out.json", "--arrays", "out.safetensors",
                                          preexec_fn=lambda: [os.close(i) for i in closed])
-                self.assertEqual(ended.code, FAILED if 1 in closed else 0, f"\n{ended}")
+                self.assertEqual(ended.code, 0, f"\n{ended}")  # a closed stream is /dev/null
                 if os.path.exists(self.path("out.json")):
                     self.load("out.json")
                 if os.path.exists(self.path("out.safetensors")):
@@ -664,8 +656,9 @@ class Signals(Test):
     def wait_for_work(self, process):
         """Until the arrays' temporary file is there: the model is loaded and prompts run."""
         end = time.monotonic() + PATIENCE
-        while not any(name.startswith("out.safetensors") for name in os.listdir(self.folder)):
-            self.assertIsNone(process.poll(), f"ended too early: {process.returncode} {process.stderr.read() if process.stderr else ''}")
+        while sum(name.startswith(".sinkscope-") for name in os.listdir(self.folder)) < 3:
+            if process.poll() is not None:  # not before: read() waits for the end
+                self.fail(f"ended too early: {process.returncode} {process.stderr.read()!r}")
             self.assertLess(time.monotonic(), end, "work does not start")
             time.sleep(0.01)
 
@@ -723,7 +716,8 @@ class Signals(Test):
         self.assertIsNone(process.poll())
         process.send_signal(signal.SIGINT)
         self.assertEqual(process.wait(timeout=5), 130)
-        process.communicate()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
         self.assert_no_temporary("text")
 
     def test_an_ignored_hangup_stays_ignored(self):
@@ -1151,18 +1145,25 @@ class Documents(Test):
             self.assertEqual(d["run"]["length"], 16)
             self.assertNotEqual(d["run"]["bos"], "" if first else "first")
 
-    def test_the_same_bits_for_any_number_of_threads_and_any_time(self):
+    def same_bits(self, *options, threads):
         self.write("text", words(200))
         seen = []
-        for threads in ("1", "2", "2"):
-            self.works("profile", MODEL, "text", "--length", "40", "--prompts", "2", "--threads", threads, "--json", "out.json", "--arrays", "out.safetensors")
+        for n in threads:
+            self.works("profile", MODEL, "text", "--length", "40", "--prompts", "2", "--threads", n, *options, "--json", "out.json", "--arrays", "out.safetensors")
             d = self.load("out.json")
             for key in ("threads", "seconds", "tokens_per_second", "peak_rss_bytes"):
                 del d["run"][key]
             with open(self.path("out.safetensors"), "rb") as file:
                 seen.append((d, file.read()))
-        self.assertEqual(seen[1], seen[2], "two runs differ")
-        self.assertEqual(seen[0], seen[1], "1 and 2 threads differ")
+        for d, arrays in seen[1:]:  # a whole difference would fill the screen
+            self.assertTrue(d == seen[0][0], "the profiles differ")
+            self.assertTrue(arrays == seen[0][1], "the arrays differ")
+
+    def test_the_same_bits_twice(self):
+        self.same_bits(threads=("2", "2"))
+
+    def test_the_same_bits_for_any_number_of_threads(self):
+        self.same_bits("--no-blas", threads=("1", "2", "3"))
 
     def test_longer_than_the_training_is_a_note(self):
         with open(MODEL, "rb") as file:

@@ -93,7 +93,7 @@ int fail(const std::string& sentence, int code) {
 }
 
 int flushed(int code) {
-  if (std::fflush(stdout) == 0) return code;
+  if (std::cout.flush() && std::fflush(stdout) == 0) return code;
   return fail("cannot write to standard output (is the disk full?); give it room", kFailed);
 }
 

@@ -54,10 +54,15 @@ struct ProfileCommand {
     }
   }
 
+  static std::filesystem::path whole(const std::string& path) {
+    std::error_code error;
+    return std::filesystem::weakly_canonical(std::filesystem::absolute(path, error), error);
+  }
+
   static bool same_file(const std::string& a, const std::string& b) {
     namespace fs = std::filesystem;
     std::error_code error;
-    return !b.empty() && (a == b || fs::weakly_canonical(a, error) == fs::weakly_canonical(b, error) || fs::equivalent(a, b, error));
+    return !b.empty() && (whole(a) == whole(b) || fs::equivalent(a, b, error));
   }
 };
 

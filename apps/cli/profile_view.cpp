@@ -24,10 +24,10 @@ std::string heat_map(const Profile& p, const Terminal& t) {
   const int room = std::max(t.width - kMargin, 8);
   const int joined = static_cast<int>((n_head + room - 1) / room);
   const int cell = joined == 1 && 2 * static_cast<int>(n_head) <= room ? 2 : 1;
-  std::string text = fmt::format("Mean attention to the first token, layers x heads ({}){}\n",
+  std::string text = fmt::format("Mean attention to the first token, layers x heads{}\nlayer {}\n",
+                                 joined > 1 ? fmt::format(", {} heads a cell", joined) : "",
                                  t.colour ? shaded(0, " 0 ", true) + shaded(.5, " .5 ", true) + shaded(1, "\x1b[30m 1 ", true)
-                                          : "' '.:-=+*#%@ in tenths",
-                                 joined > 1 ? fmt::format(", {} heads a cell", joined) : "");
+                                          : "' '.:-=+*#%@ in tenths");
   for (const LayerProfile& l : p.layers) {
     text += fmt::format("{:>5} ", l.layer);
     if (!l.measured) {
@@ -97,7 +97,8 @@ std::string speed(const Profile& p) {
 }  // namespace
 
 std::string view(const Profile& p, const Terminal& t) {
-  return printable(p.answer()) + "\n\n" + heat_map(p, t) + "\n" + sinks(p) + tokens(p) + "\n" + numbers(p) + speed(p);
+  const std::string text = printable(p.answer()) + "\n\n" + heat_map(p, t) + "\n" + sinks(p) + tokens(p) + "\n" + numbers(p) + speed(p);
+  return t.wraps ? wrapped(text, t.width) : text;
 }
 
 }  // namespace sinkscope::cli

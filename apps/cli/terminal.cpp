@@ -16,6 +16,11 @@ namespace {
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
+int width_of(int file, int otherwise) {
+  winsize size{};
+  return ioctl(file, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : otherwise;
+}
+
 // Bytes of the UTF-8 character at the start of `text`; 0: it is broken or a control character.
 size_t character_length(std::string_view text) {
   const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
@@ -38,9 +43,32 @@ Terminal Terminal::of_stdout() {
   const char* kind = std::getenv("TERM");
   const bool terminal = isatty(STDOUT_FILENO);
   t.colour = terminal && !(no_colour && *no_colour) && !(kind && std::string_view(kind) == "dumb");
-  winsize size{};
-  if (terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) t.width = size.ws_col;
+  t.wraps = terminal;
+  if (terminal) t.width = width_of(STDOUT_FILENO, t.width);
+  constexpr int kNarrow = 40;
+  if (t.width < kNarrow) t.colour = false;
   return t;
+}
+
+std::string wrapped(std::string_view text, int width) {
+  std::string lines;
+  while (!text.empty()) {
+    std::string_view line = text.substr(0, text.find('\n'));
+    text.remove_prefix(std::min(line.size() + 1, text.size()));
+    const bool coloured = line.find('\x1b') != std::string_view::npos;
+    while (!coloured) {
+      size_t end = 0;
+      for (int n = 0; end < line.size() && n < width; ++n) end += std::max<size_t>(character_length(line.substr(end)), 1);
+      if (end >= line.size()) break;
+      const size_t space = line.rfind(' ', end);
+      const size_t cut = space == std::string_view::npos || line.find_first_not_of(' ') > space ? end : space;
+      lines.append(line.substr(0, cut)) += '\n';
+      line.remove_prefix(cut);
+      if (cut == space) line.remove_prefix(1);
+    }
+    lines.append(line) += '\n';
+  }
+  return lines;
 }
 
 std::string printable(std::string_view text) {
@@ -92,8 +120,10 @@ void ProgressBar::show(const std::string& what, int64_t done, int64_t total) {
   const double share = static_cast<double>(done) / static_cast<double>(total);
   const int filled = static_cast<int>(share * kWidth);
   const double elapsed = time - start_, left = share > 0 ? elapsed / share - elapsed : 0;
-  fmt::print(stderr, "\r\x1b[K{:<8} [{}{}] {:3.0f} %  {:.0f} tokens/s  {:.0f} s left", what, std::string(filled, '#'),
-             std::string(kWidth - filled, '.'), 100 * share, elapsed > 0 ? static_cast<double>(done) / elapsed : 0, left);
+  std::string line = fmt::format("{:<8} {:3.0f} % [{}{}]  {:.0f} tokens/s  {:.0f} s left", what, 100 * share, std::string(filled, '#'),
+                                 std::string(kWidth - filled, '.'), elapsed > 0 ? static_cast<double>(done) / elapsed : 0, left);
+  line.resize(std::min<size_t>(line.size(), width_of(STDERR_FILENO, 80) - 1));
+  std::fputs(("\r\x1b[K" + line).c_str(), stderr);
   std::fflush(stderr);
 }
 

@@ -9,11 +9,16 @@ namespace sinkscope::cli {
 
 // Of standard output.
 struct Terminal {
-  bool colour = false;  // a terminal, and NO_COLOR is not set
+  bool colour = false;  // a terminal that is not narrow, and NO_COLOR is not set
   int width = 80;
+  bool wraps = false;   // a terminal: longer lines are broken at its width
 
   static Terminal of_stdout();
 };
+
+// Lines without colour that are longer than `width` characters, broken at spaces where there are any.
+std::string wrapped(std::string_view text, int width);
+
 
 // Control characters and broken UTF-8 as escapes: a token may hold anything.
 std::string printable(std::string_view text);

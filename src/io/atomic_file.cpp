@@ -57,7 +57,8 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   const fs::file_status status = fs::status(path_, ignored);
   if (fs::exists(status) && !fs::is_regular_file(status))
     throw InputError(fmt::format("cannot write '{}': it is {}; give the name of a file", path_, fs::is_directory(status) ? "a folder" : "no regular file"));
-  temporary_ = path_ + ".XXXXXX";
+  // Beside its place, and no longer than a name may be.
+  temporary_ = (fs::path(path_).parent_path() / ".sinkscope-XXXXXX").string();
   file_ = ::mkstemp(temporary_.data());
   if (file_ < 0) fail("cannot write");
   slot_ = remember(temporary_);
