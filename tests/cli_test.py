@@ -330,7 +330,7 @@ class Tokens(Test):
     def test_wrong_nesting(self):
         for content in ("[]", "[[]]", "[[1]]", "[1,2]", "[[[1,2]]]", "[[1,[2]]]", "[[1,2],3]", "[[1,2],[]]", "[[1,2],[3]]", "{}", '{"a":[[1,2]]}', "5", '"a"',
                         "null", "[[1,{}]]", '[[1,{"a":2}]]', "[null]"):
-            self.refuses(content, "array")
+            self.refuses(content, "token id")
 
     def test_no_json(self):
         for content in ("", " ", "x", "[[1,2]", "[[1,2]] x", "[[1,2],]", "[[1,,2]]", "[[1 2]]", "[[NaN,2]]", "[[0x1,2]]", "[[01,2]]", "[[+1,2]]", "[[1,2]][[3,4]]",
@@ -838,6 +838,24 @@ class Terminals(Test):
                     shown = self.show(columns, "profile", MODEL, text, "--length", "16", "--prompts", "3", "--min-rows", "1", "--baseline", "random")
                     wide = [line for line in shown.lines() if cells(line) > columns]
                     self.assertEqual(wide, [], f"wider than {columns} columns")
+
+    def test_the_name_inside_the_model_is_shown_safely_and_not_too_wide(self):
+        with open(MODEL, "rb") as file:
+            head = file.read(1 << 20)
+        at = head.index(b"general.name") + len(b"general.name") + 4
+        size, = struct.unpack_from("<Q", head, at)
+        shutil.copy(MODEL, self.path("model.gguf"))
+        os.chmod(self.path("model.gguf"), 0o644)
+        for name in ("漢字".encode() * 100, b"\x1b[31m\r\n\x07\xff\xc2\x9b" * 20):
+            with self.subTest(name=name[:6]):
+                with open(self.path("model.gguf"), "r+b") as file:
+                    file.seek(at + 8)
+                    file.write(name[:size])
+                shown = self.show(40, "profile", "model.gguf", "text", *SMALL, "--json", "out.json", env=environment(NO_COLOR="1"), stderr=subprocess.DEVNULL)
+                self.assertEqual([line for line in shown.lines() if cells(line) > 40], [])
+                self.assertNotIn(b"\x1b", shown.seen)
+                self.assertNotIn(b"\x07", shown.seen)
+                self.load("out.json")
 
     def test_colour_on_a_terminal(self):
         shown = self.show(120, "profile", MODEL, "text", *SMALL)

@@ -35,6 +35,9 @@ size_t character_length(std::string_view text) {
   return n;
 }
 
+// Characters from U+3000 on, Chinese, Japanese, Korean and emoji, take two columns (a few narrow ones among them too).
+int columns_of(std::string_view character) { return static_cast<unsigned char>(character[0]) >= 0xe3 ? 2 : 1; }
+
 }  // namespace
 
 Terminal Terminal::of_stdout() {
@@ -58,7 +61,12 @@ std::string wrapped(std::string_view text, int width) {
     const bool coloured = line.find('\x1b') != std::string_view::npos;
     while (!coloured) {
       size_t end = 0;
-      for (int n = 0; end < line.size() && n < width; ++n) end += std::max<size_t>(character_length(line.substr(end)), 1);
+      for (int column = 0; end < line.size();) {
+        const size_t n = std::max<size_t>(character_length(line.substr(end)), 1);
+        column += columns_of(line.substr(end, n));
+        if (column > width) break;
+        end += n;
+      }
       if (end >= line.size()) break;
       const size_t space = line.rfind(' ', end);
       const size_t cut = space == std::string_view::npos || line.find_first_not_of(' ') > space ? end : space;

@@ -52,8 +52,11 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   // A link stays a link: its target is what is replaced.
-  if (fs::is_symlink(path_, ignored))
-    if (const fs::path target = fs::weakly_canonical(path_, ignored); !ignored) path_ = target;
+  if (fs::is_symlink(path_, ignored)) {
+    const fs::path target = fs::weakly_canonical(path_, ignored);
+    if (ignored) throw InputError(fmt::format("cannot write '{}' ({}); give the name of a file", path_, ignored.message()));
+    path_ = target;
+  }
   const fs::file_status status = fs::status(path_, ignored);
   if (fs::exists(status) && !fs::is_regular_file(status))
     throw InputError(fmt::format("cannot write '{}': it is {}; give the name of a file", path_, fs::is_directory(status) ? "a folder" : "no regular file"));

@@ -34,6 +34,8 @@ bool wants_bos(const std::string& mode, const ModelInfo& model) {
   return true;
 }
 
+std::string named(const std::string& path) { return path == "-" ? "standard input" : "'" + path + "'"; }
+
 std::string counted(size_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
 
 // Bytes that are no UTF-8 become U+FFFD: tokenizers refuse them.
@@ -60,7 +62,7 @@ std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model)
     const size_t step = options.length > 0 ? static_cast<size_t>(options.length - (bos ? 1 : 0)) : tokens.size();
     if (options.length == 0 && tokens.size() + (bos ? 1 : 0) < 2)
       throw InputError(fmt::format("{} is too short: {} in it, a prompt needs at least 2; give more text",
-                                   path == "-" ? "standard input" : "'" + path + "'", counted(tokens.size(), "token")));
+                                   named(path), counted(tokens.size(), "token")));
     for (size_t at = 0; step > 0 && at + step <= tokens.size(); at += step) {
       Prompt prompt;
       if (bos) prompt.push_back(model.info().bos);
@@ -71,7 +73,7 @@ std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model)
   if (prompts.empty())
     throw InputError(fmt::format("{}, --length {} needs at least {} in one text; give more text or a smaller --length",
                                  options.texts.size() == 1
-                                     ? fmt::format("'{}' has {}", options.texts[0], counted(n_token, "token"))
+                                     ? fmt::format("{} has {}", named(options.texts[0]), counted(n_token, "token"))
                                      : fmt::format("the {} texts have {} together", options.texts.size(), counted(n_token, "token")),
                                  options.length, options.length - (bos ? 1 : 0)));
   return prompts;

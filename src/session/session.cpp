@@ -192,7 +192,9 @@ void on_fatal(void (*handler)(const char*)) {
   fatal_handler = handler;
   ggml_set_abort_callback([](const char* message) {
     if (!fatal_handler) return;
-    const std::string sentence = fmt::format("llama.cpp gave up: {}", message);
+    std::string sentence = fmt::format("llama.cpp gave up: {}", message);
+    for (char& c : sentence)
+      if (static_cast<unsigned char>(c) < ' ' || c == 0x7f) c = ' ';  // it may quote the file
     fatal_handler(sentence.c_str());
   });
 }
