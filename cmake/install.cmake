@@ -1,9 +1,8 @@
 # cmake --install: the program, the library over include/, the plugin, and the llama.cpp that they were built with.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS sinkscope llama ggml ggml-base ggml-cpu ggml-blas ggml-sinkscope
-        LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
-        PUBLIC_HEADER DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/sinkscope/llama.cpp)
+set_target_properties(llama ggml PROPERTIES PUBLIC_HEADER "")  # theirs are not part of our interface
+install(TARGETS sinkscope llama ggml ggml-base ggml-cpu ggml-blas ggml-sinkscope LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS sinkscope_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY include/sinkscope DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
