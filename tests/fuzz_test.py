@@ -1,6 +1,6 @@
 """Damaged models and token files: no crash, no hang, one sentence and exit code 1 or 2.
 
-SINKSCOPE_FUZZ_N cases (10,000 unless told), the same ones in each run; SINKSCOPE_FUZZ_SEED gives others.
+SINKSCOPE_FUZZ_N cases (5,000 unless told), the same ones in each run; SINKSCOPE_FUZZ_SEED gives others.
 """
 import collections
 import concurrent.futures
@@ -16,7 +16,7 @@ import unittest
 
 PROGRAM = os.environ["SINKSCOPE"]
 TINY_MODELS = os.environ["SINKSCOPE_TINY_MODELS"]
-N = int(os.environ.get("SINKSCOPE_FUZZ_N", 10000))
+N = int(os.environ.get("SINKSCOPE_FUZZ_N", 5000))
 SEED = int(os.environ.get("SINKSCOPE_FUZZ_SEED", 1))
 BASES = ("llama-dense", "gemma3-dense", "gpt2-dense", "gpt-oss-moe", "jamba-dense")
 PATIENCE = 60  # seconds
