@@ -35,21 +35,13 @@ set(BUILD_SHARED_LIBS ON)
 set(GGML_CCACHE OFF CACHE INTERNAL "")
 set(GGML_BLAS ON CACHE INTERNAL "")
 set(GGML_BLAS_VENDOR OpenBLAS CACHE INTERNAL "")
-set(llama_programs OFF)  # that tests run
-if(SINKSCOPE_TESTS AND NOT SINKSCOPE_SANITIZE)
-  set(llama_programs ON)
-endif()
-set(LLAMA_BUILD_COMMON ${llama_programs} CACHE INTERNAL "")
-set(LLAMA_BUILD_TOOLS ${llama_programs} CACHE INTERNAL "")
-set(LLAMA_BUILD_SERVER ${llama_programs} CACHE INTERNAL "")   # llama-cli needs it
+foreach(for_tests LLAMA_BUILD_COMMON LLAMA_BUILD_TOOLS LLAMA_BUILD_SERVER)  # llama-cli needs the server
+  set(${for_tests} ${SINKSCOPE_TESTS} CACHE INTERNAL "")
+endforeach()
 foreach(off LLAMA_BUILD_TESTS LLAMA_BUILD_EXAMPLES LLAMA_BUILD_APP LLAMA_BUILD_UI LLAMA_USE_PREBUILT_UI LLAMA_OPENSSL)
   set(${off} OFF CACHE INTERNAL "")
 endforeach()
-if(SINKSCOPE_SANITIZE STREQUAL "thread")
-  set(GGML_OPENMP OFF CACHE INTERNAL "")
-else()
-  set(GGML_OPENMP ON CACHE INTERNAL "")
-endif()
+set(GGML_OPENMP ON CACHE INTERNAL "")
 
 # ggml is compiled for this very processor; its flags belong into what a compiler cache compares.
 if(EXISTS /proc/cpuinfo)

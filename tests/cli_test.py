@@ -582,6 +582,7 @@ class Outputs(Test):
             with self.subTest("the other file too"):
                 self.refuses("--arrays", "disk/out", "--json", "good.json", says=("disk/out",))
                 self.refuses("--sinkmap", "disk/out", "--json", "good.json", says=("disk/out",))
+                self.refuses("--json", "disk/out", "--arrays", "good.safetensors", says=("disk/out",))
         finally:
             subprocess.call(["umount", self.path("disk")])
 
@@ -1177,10 +1178,8 @@ class Documents(Test):
             self.assertTrue(d == seen[0][0], "the profiles differ")
             self.assertTrue(arrays == seen[0][1], "the arrays differ")
 
-    def test_the_same_bits_twice(self):
-        self.same_bits(threads=("2", "2"))
-
     def test_the_same_bits_for_any_number_of_threads(self):
+        self.same_bits(threads=("2", "2", "1", "3"))
         self.same_bits("--no-blas", threads=("1", "2", "3"))
 
     def test_longer_than_the_training_is_a_note(self):

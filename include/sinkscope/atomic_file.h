@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -22,12 +23,19 @@ class AtomicFile {
   void commit();
 
  private:
+  friend void commit_together(std::span<AtomicFile* const> files);
+  void finish();  // all bytes are on the disk
+  void appear();
+
   [[noreturn]] void fail(const char* what) const;
 
   std::string path_, temporary_;
   int file_ = -1;
   int slot_ = -1;  // in the list of unfinished files
 };
+
+// All appear, or none does: names change only when every file's bytes are on the disk.
+void commit_together(std::span<AtomicFile* const> files);
 
 // Deletes the temporary files of this process. Safe in a signal handler.
 void remove_unfinished_files() noexcept;

@@ -32,7 +32,10 @@ struct ProfileOptions {
   int gpu_layers = 0;                   // passed on to llama.cpp
   bool no_blas = false;                 // matrix products without OpenBLAS
   uint32_t seed = 1;                    // of control prompts and of the bootstrap
-  std::string arrays;                   // safetensors file for the accumulators
+  // Files to write; all of them appear, or none does.
+  std::string json;                     // the profile
+  std::string sink_map;
+  std::string arrays;                   // safetensors, the accumulators of every prompt
   std::vector<std::string> maps;        // "layer:head": whole maps into the arrays
 };
 

@@ -69,7 +69,7 @@ class Operation {
       : call_(call), probes_(probes), kernels_(kernels), n_thread_(n_thread), work_(work),
         plan_(plan_of(call, kernels)), padded_key_(round_up(call.n_key, kernels.panel)),
         padded_value_(round_up(call.d_value, kernels.panel)) {
-    if (static_cast<int>(work.of_thread.size()) < n_thread) work.of_thread.resize(n_thread);
+    work.make_room_for(n_thread);
   }
 
   void run() {

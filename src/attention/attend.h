@@ -28,6 +28,11 @@ class Workspace {
     size_t size_ = 0;
   };
 
+  // Before of_thread is used with so many threads.
+  void make_room_for(int n_thread) {
+    if (static_cast<int>(of_thread.size()) < n_thread) of_thread.resize(n_thread);
+  }
+
   Floats key_panels, value_panels;
   std::vector<Floats> of_thread;
   std::vector<RowView> rows;

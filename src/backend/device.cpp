@@ -9,6 +9,7 @@
 #include <ggml-impl.h>
 
 #include "backend/operation.h"
+#include "backend/products.h"
 #include "backend/registry.h"
 
 namespace sinkscope::backend {
@@ -39,7 +40,7 @@ void free_backend(ggml_backend_t backend) {
   delete backend;
 }
 
-void compute_node(Instance& instance, const ggml_cgraph* graph, int index) {
+void attend(Instance& instance, const ggml_cgraph* graph, int index) {
   Attachment& a = *instance.attachment;
   attention::Call call = call_of(graph->nodes[index]);
   call.layer = layer_of(graph, index);
@@ -52,11 +53,15 @@ void compute_node(Instance& instance, const ggml_cgraph* graph, int index) {
 ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
   auto& instance = *static_cast<Instance*>(backend->context);
   try {
-    for (int i = 0; i < graph->n_nodes; ++i)
-      if (graph->nodes[i]->op == GGML_OP_FLASH_ATTN_EXT) compute_node(instance, graph, i);
+    for (int i = 0; i < graph->n_nodes; ++i) {
+      const ggml_tensor* node = graph->nodes[i];
+      if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE)) continue;
+      if (node->op == GGML_OP_FLASH_ATTN_EXT) attend(instance, graph, i);
+      else if (node->op == GGML_OP_MUL_MAT) multiply(node, instance.attachment->n_thread, instance.work);
+    }
     return GGML_STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
-    instance.attachment->failure = "out of memory in an attention operation";
+    instance.attachment->failure = "out of memory in an operation of a layer";
     return GGML_STATUS_ALLOC_FAILED;
   } catch (const std::exception& e) {
     instance.attachment->failure = e.what();
@@ -106,6 +111,7 @@ bool supports_operation(ggml_backend_dev_t device, const ggml_tensor* node) {
     case GGML_OP_VIEW:
     case GGML_OP_PERMUTE:
     case GGML_OP_TRANSPOSE: return true;
+    case GGML_OP_MUL_MAT: return a->products && can_multiply(node);
     case GGML_OP_FLASH_ATTN_EXT: break;
     default: return false;
   }

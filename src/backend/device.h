@@ -1,4 +1,5 @@
-// The ggml device that takes attention (GGML_OP_FLASH_ATTN_EXT) out of llama.cpp's graph.
+// The ggml device that takes attention (GGML_OP_FLASH_ATTN_EXT) out of llama.cpp's graph and, where asked to, matrix
+// products.
 //
 // It is registered once for the process, as type ACCEL on the CPU's buffers, so that llama.cpp adds it to every
 // context and ggml's scheduler gives it the operation. Each context gets an instance of its own, which does what the
@@ -20,6 +21,7 @@ struct Attachment {
   const attention::Kernels* kernels = nullptr;
   int n_thread = 1;                     // until llama.cpp says another number
   std::vector<Probe*> probes;
+  bool products = false;                // matrix products too, by OpenBLAS
 
   int64_t n_operation = 0;              // attention operations computed; probes see those that the graph names a layer of
   std::vector<std::string> refused;     // reasons for operations left to llama.cpp, each once

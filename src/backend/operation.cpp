@@ -35,6 +35,15 @@ attention::Rows rows_of(const ggml_tensor* t) {
   return rows;
 }
 
+// llama.cpp rounds keys and values of an F32 cache to F16 before the fused operation. What was rounded is read instead,
+// where it lies in the cache and so still stands.
+const ggml_tensor* unrounded(const ggml_tensor* t) {
+  if (t->op != GGML_OP_CPY || t->type != GGML_TYPE_F16 || t->src[0]->type != GGML_TYPE_F32) return t;
+  const ggml_tensor* from = t->src[0];
+  const ggml_tensor* root = from->view_src ? from->view_src : from;
+  return root->op == GGML_OP_NONE && from->nb[0] == sizeof(float) ? from : t;
+}
+
 bool decodable(const ggml_tensor* t) {
   return t->type == GGML_TYPE_F32 || ggml_get_type_traits(t->type)->to_float != nullptr;
 }
@@ -59,7 +68,8 @@ std::optional<std::string> reason_against(const ggml_tensor* node) {
 }
 
 attention::Call call_of(const ggml_tensor* node) {
-  const ggml_tensor *q = node->src[kQuery], *k = node->src[kKeys], *v = node->src[kValues], *mask = node->src[kMask];
+  const ggml_tensor *q = node->src[kQuery], *mask = node->src[kMask];
+  const ggml_tensor *k = unrounded(node->src[kKeys]), *v = unrounded(node->src[kValues]);
   attention::Call call;
   call.n_stream = static_cast<int>(q->ne[3]);
   call.n_query = static_cast<int>(q->ne[1]);

@@ -92,11 +92,24 @@ void AtomicFile::write_at(uint64_t offset, std::string_view bytes) {
 }
 
 void AtomicFile::commit() {
+  finish();
+  appear();
+}
+
+void AtomicFile::finish() {
   if (::fsync(file_) != 0) fail("cannot finish");
+}
+
+void AtomicFile::appear() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot finish");
   ::close(file_);
   file_ = -1;
   forget(slot_);
+}
+
+void commit_together(std::span<AtomicFile* const> files) {
+  for (AtomicFile* file : files) file->finish();
+  for (AtomicFile* file : files) file->appear();
 }
 
 void AtomicFile::fail(const char* what) const {

@@ -55,6 +55,16 @@ TEST_F(AtomicFileTest, WithoutCommitTheOldFileStays) {
   EXPECT_EQ(n_file(), 1u);
 }
 
+TEST_F(AtomicFileTest, FilesThatBelongTogetherAppearTogether) {
+  AtomicFile a(path("a")), b(path("b"));
+  a.write("1");
+  b.write("2");
+  AtomicFile* both[] = {&a, &b};
+  commit_together(both);
+  EXPECT_EQ(content(path("a")) + content(path("b")), "12");
+  EXPECT_EQ(n_file(), 2u);
+}
+
 TEST_F(AtomicFileTest, UnfinishedFilesCanBeRemovedFromASignalHandler) {
   AtomicFile file(path("a"));
   EXPECT_EQ(n_file(), 1u);
@@ -74,7 +84,7 @@ TEST_F(SafetensorsTest, PartsLandWhereTheHeaderSays) {
   file.write("x", 3, std::span<const float>(row));
   file.write("n", 1, std::span<const int32_t>(one));
   EXPECT_THROW(file.write("x", 4, std::span<const float>(row)), InternalError);
-  file.commit();
+  file.file().commit();
 
   const std::string bytes = content(path("a"));
   uint64_t length = 0;

@@ -27,7 +27,7 @@ class SafetensorsWriter {
     static_assert(sizeof(T) == 4);
     write_bytes(name, first_element, {reinterpret_cast<const char*>(values.data()), values.size_bytes()});
   }
-  void commit() { file_.commit(); }
+  AtomicFile& file() { return file_; }  // to commit
 
  private:
   void write_bytes(const std::string& name, int64_t first_element, std::string_view bytes);

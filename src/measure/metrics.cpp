@@ -121,7 +121,7 @@ void Tally::add_layer(const LayerRecord& record, Layer& layer, int n, std::vecto
     }
     for (int i = first_of_last; i < n; ++i)
       for (int f = 0; f < kNumFirst; ++f)
-        head.first_mass[f] += record.first_mass[(at + i) * kNumFirst + f] / (n - first_of_last);
+        head.first_mass[f] += record.first_mass[record.first_mass_at(h, i, n) + f] / (n - first_of_last);
   }
 }
 

@@ -16,8 +16,6 @@ namespace sinkscope::measure {
 inline constexpr double kSinkPositionPercent = 25;
 // A token is called a sink wherever it stands only when it was seen so often behind the first position.
 inline constexpr int kMinOccurrences = 4;
-// First-n shares look at the last rows of a prompt.
-inline constexpr int kLastRows = 64;
 
 // Percentile bootstrap (Efron) of the mean, 2,000 resamples; nothing for fewer than 2 values.
 std::optional<Interval> bootstrap_ci95(std::span<const double> values, uint32_t seed);

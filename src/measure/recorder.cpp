@@ -7,13 +7,13 @@
 
 namespace sinkscope::measure {
 
-Recorder::Recorder(const attention::Kernels& kernels, std::vector<std::pair<int, int>> maps)
-    : kernels_(kernels), wanted_maps_(std::move(maps)), columns_(kernels) {}
+Recorder::Recorder(const attention::Kernels& kernels, Keep keep)
+    : kernels_(kernels), keep_(std::move(keep)), columns_(kernels) {}
 
 void Recorder::start(int n_token) {
   n_token_ = n_token;
   for (LayerRecord& layer : layers_) layer.n_head = layer.n_row = 0;
-  for (const auto& key : wanted_maps_) maps_[key].assign(static_cast<size_t>(n_token) * n_token, 0);
+  for (const auto& key : keep_.maps) maps_[key].assign(static_cast<size_t>(n_token) * n_token, 0);
 }
 
 void Recorder::begin(const AttentionShape& shape) {
@@ -30,7 +30,8 @@ void Recorder::begin(const AttentionShape& shape) {
     layer.column_n_row.assign(shape.n_plane_stream * shape.n_plane_head > 1 ? n : n_token_, 0);
     layer.entropy.assign(n, 0);
     layer.strongest.assign(n, -1);
-    layer.first_mass.assign(n * kNumFirst, 0);
+    layer.first_mass_row = keep_.all_first_mass ? 0 : std::max(0, n_token_ - kLastRows);
+    layer.first_mass.assign(layer.first_mass_at(n_head, layer.first_mass_row, n_token_), 0);
     layer.learned_sink_mass.assign(shape.learned_sink ? n : 0, 0);
     layer.rows.assign(n_token_, RowView{});
   }
@@ -54,15 +55,17 @@ void Recorder::see_row(const Tile& tile, int r, LayerRecord& layer) {
   const int strongest = kernels_.strongest(weights, n_key);
   layer.strongest[at] = strongest < 0 ? -1 : tile.key_begin + strongest;
   if (layer.learned_sink) layer.learned_sink_mass[at] = tile.learned_sink_mass[r];
+  if (const auto map = maps_.find({shape_->layer, head}); map != maps_.end())
+    std::copy_n(weights, std::min(n_key, n_token_ - tile.key_begin),
+                map->second.data() + static_cast<size_t>(position) * n_token_ + tile.key_begin);
+  if (position < layer.first_mass_row) return;
+  float* first_mass = layer.first_mass.data() + layer.first_mass_at(head, position, n_token_);
   float mass = 0;
   for (int i = 0, key = 0; i < kNumFirst; ++i) {
     for (; key < kFirstKeys[i]; ++key)
       if (key >= tile.key_begin && key < tile.key_end) mass += weights[key - tile.key_begin];
-    layer.first_mass[at * kNumFirst + i] = mass;
+    first_mass[i] = mass;
   }
-  if (const auto map = maps_.find({shape_->layer, head}); map != maps_.end())
-    std::copy_n(weights, std::min(n_key, n_token_ - tile.key_begin),
-                map->second.data() + static_cast<size_t>(position) * n_token_ + tile.key_begin);
 }
 
 void Recorder::merge(int stream, int first_head, int n_head) {

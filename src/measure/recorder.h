@@ -15,6 +15,7 @@ namespace sinkscope::measure {
 
 inline constexpr int kFirstKeys[] = {1, 4, 8};  // a row's mass on so many first keys is kept
 inline constexpr int kNumFirst = 3;
+inline constexpr int kLastRows = 64;  // first-n shares look at the last rows of a prompt
 
 // Arrays are [n_head, n_token], last fastest; n_token is the recorder's.
 struct LayerRecord {
@@ -26,7 +27,8 @@ struct LayerRecord {
   std::vector<uint32_t> column_n_row;  // [n_mask, n_token] rows that could see the key; n_mask is 1 or n_head
   std::vector<float> entropy;          // of a row, in nats
   std::vector<int32_t> strongest;      // key of a row, -1: it sees none
-  std::vector<float> first_mass;       // [n_head, n_token, 3] of a row on the first 1, 4 and 8 keys
+  int first_mass_row = 0;              // the rows before have no first_mass
+  std::vector<float> first_mass;       // [n_head, n_token - first_mass_row, 3] of a row on the first 1, 4 and 8 keys
   std::vector<float> learned_sink_mass;  // of a row; only with learned sinks
   std::vector<RowView> rows;           // [n_token] keys that a row can see, by the first head's mask
 
@@ -34,21 +36,30 @@ struct LayerRecord {
     const bool shared = static_cast<int>(column_n_row.size()) == n_token;
     return column_n_row[static_cast<size_t>(shared ? 0 : head) * n_token + key];
   }
+  // The 3 masses of one row.
+  size_t first_mass_at(int head, int row, int n_token) const {
+    return (static_cast<size_t>(head) * (n_token - first_mass_row) + row - first_mass_row) * kNumFirst;
+  }
+};
+
+// What a Recorder keeps beyond the metrics' need.
+struct Keep {
+  std::vector<std::pair<int, int>> maps = {};  // layers and heads: whole maps, as [row, key] of n_token each
+  bool all_first_mass = true;                  // false: of the last kLastRows rows only, 12 of 28 bytes less
 };
 
 // For one sequence: cells of the cache are positions, and a layer's next rows follow the last ones. Streams can then be
 // nothing but groups of heads, and are joined: head = stream * n_head + head.
 class Recorder : public Probe {
  public:
-  // `maps`: layers and heads whose whole map is kept, as [row, key] of n_token each.
-  explicit Recorder(const attention::Kernels& kernels, std::vector<std::pair<int, int>> maps = {});
+  explicit Recorder(const attention::Kernels& kernels, Keep keep = {});
 
   // Forgets, and makes room for n_token positions.
   void start(int n_token);
   int n_token() const { return n_token_; }
   // By layer; layers that had no attention are empty.
   std::span<const LayerRecord> layers() const { return layers_; }
-  // Of a layer and head of `maps`: [n_token, n_token].
+  // Of a layer and head of Keep::maps: [n_token, n_token].
   std::span<const float> map(std::pair<int, int> layer_head) const { return maps_.at(layer_head); }
 
   void begin(const AttentionShape& shape) override;
@@ -60,7 +71,7 @@ class Recorder : public Probe {
   void see_row(const Tile& tile, int r, LayerRecord& layer);
 
   const attention::Kernels& kernels_;
-  std::vector<std::pair<int, int>> wanted_maps_;
+  Keep keep_;
   int n_token_ = 0;
   std::vector<LayerRecord> layers_;
   std::map<std::pair<int, int>, std::vector<float>> maps_;

@@ -63,7 +63,7 @@ void ArraysFile::add(const measure::Recorder& prompt) {
   add_array("entropy", prompt, kNaN, 1, of_head(&LayerRecord::entropy));
   add_array("strongest", prompt, int32_t{-1}, 1, of_head(&LayerRecord::strongest));
   add_array("first_mass", prompt, kNaN, kNumFirst,
-            [n](const LayerRecord& layer, int h, int k, int c) { return layer.first_mass[(h * n + k) * kNumFirst + c]; });
+            [n](const LayerRecord& layer, int h, int k, int c) { return layer.first_mass[layer.first_mass_at(h, k, static_cast<int>(n)) + c]; });
   add_array("learned_sink_mass", prompt, kNaN, 1, [n](const LayerRecord& layer, int h, int k, int) {
     return layer.learned_sink ? layer.learned_sink_mass[h * n + k] : 0.0f;
   });

@@ -22,7 +22,7 @@ class ArraysFile {
   ArraysFile(const std::string& path, Size size, std::vector<std::pair<int, int>> maps,
              const std::map<std::string, std::string>& metadata);
   void add(const measure::Recorder& prompt);
-  void commit() { file_.commit(); }
+  AtomicFile& file() { return file_.file(); }  // to commit
 
  private:
   template <class To, class Value>

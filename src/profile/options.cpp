@@ -20,6 +20,8 @@ std::span<const Option> profile_options() {
       {"--gpu-layers", "N", "layers for llama.cpp to put on a GPU; attention stays on the host (untested)", &O::gpu_layers},
       {"--no-blas", "", "long matrix products without OpenBLAS", &O::no_blas},
       {"--seed", "N", "of control prompts and of the bootstrap", &O::seed},
+      {"--json", "FILE", "write the profile as JSON (docs/json.md)", &O::json},
+      {"--sinkmap", "FILE", "write the sink map as JSON, for cache policies and other tools", &O::sink_map},
       {"--arrays", "FILE", "write the accumulators of every prompt, as safetensors", &O::arrays},
       {"--maps", "LAYER:HEAD", "keep whole attention maps in --arrays, for prompts up to 4,096 tokens", &O::maps},
   };

@@ -12,7 +12,7 @@
 #include "io/sha256.h"
 #include "measure/metrics.h"
 #include "measure/recorder.h"
-#include "profile/arrays.h"
+#include "profile/outputs.h"
 #include "profile/prompts.h"
 #include "sinkscope/error.h"
 
@@ -20,6 +20,7 @@ namespace sinkscope {
 namespace {
 
 using profile_run::ArraysFile;
+using profile_run::Outputs;
 using profile_run::Prompt;
 
 constexpr int kMaxThreads = 512;      // ggml's own limit
@@ -135,6 +136,7 @@ void name_tokens(Profile& p, const Model& model) {
 
 Profile profile(const ProfileOptions& o, const Progress& progress) {
   check(o);
+  Outputs outputs(o);
   const Model model(o.model, o.gpu_layers);
   const std::vector<Prompt> prompts = profile_run::read_prompts(o, model);
   std::vector<std::pair<std::string, std::vector<Prompt>>> controls;
@@ -150,17 +152,13 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
   if (n_token > p.model.n_context_train)
     p.notes.push_back(fmt::format("prompts of {} tokens are longer than the {} that the model was trained on", n_token, p.model.n_context_train));
 
-  std::optional<ArraysFile> arrays;
-  if (!o.arrays.empty())
-    arrays.emplace(o.arrays, ArraysFile::Size{static_cast<int>(prompts.size()), p.model.n_layer, p.model.n_head, n_token}, maps,
-                   std::map<std::string, std::string>{{"schema", "sinkscope.arrays/1"}, {"model", p.model.name},
-                                                      {"maps", fmt::format("{}", fmt::join(o.maps, ","))}});
+  outputs.open_arrays(o, {static_cast<int>(prompts.size()), p.model.n_layer, p.model.n_head, n_token}, maps, p.model.name);
 
   const attention::Kernels& kernels = attention::kernels(o.isa);
-  measure::Recorder recorder(kernels, maps);
+  measure::Recorder recorder(kernels, {.maps = maps, .all_first_mass = outputs.arrays() != nullptr});
   session.watch({&recorder});
   const auto start = std::chrono::steady_clock::now();
-  const measure::Tally tally = run_prompts(prompts, "prompts", o, session, recorder, arrays ? &*arrays : nullptr, progress);
+  const measure::Tally tally = run_prompts(prompts, "prompts", o, session, recorder, outputs.arrays(), progress);
   p.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   p.layers = tally.layers();
@@ -174,7 +172,7 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
   for (const LayerProfile& layer : p.layers) p.strongest_is_first += layer.strongest_is_first * static_cast<double>(layer.heads.size()) / p.n_head();
   name_tokens(p, model);
 
-  measure::Recorder control_recorder(kernels);
+  measure::Recorder control_recorder(kernels, {.maps = {}, .all_first_mass = false});
   session.watch({&control_recorder});
   for (const auto& [kind, made] : controls)
     p.baselines.push_back({kind, run_prompts(made, kind, o, session, control_recorder, nullptr, progress).sink_rate(o.seed)});
@@ -196,7 +194,7 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
   p.run.seed = o.seed;
   p.run.tokens_per_second = static_cast<double>(p.run.n_token) / p.run.seconds;
   p.run.peak_rss_bytes = peak_rss_bytes();
-  if (arrays) arrays->commit();
+  outputs.commit(p);
   return p;
 }
 

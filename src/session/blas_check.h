@@ -5,8 +5,8 @@
 
 namespace sinkscope::session {
 
-// ggml's BLAS device against plain loops, once for the process. Empty: they agree, or there is no such device;
-// else a sentence with the largest relative difference.
+// OpenBLAS against plain loops, once for the process. Empty: they agree; else a sentence with the largest relative
+// difference.
 const std::string& blas_failure();
 
 }  // namespace sinkscope::session

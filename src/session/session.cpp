@@ -79,7 +79,10 @@ struct Session::Impl {
     const auto create = [&] {
       const std::lock_guard lock(registry_mutex);
       session::clear_llama_log();
-      const WithoutBlas without(!options.blas || !session::blas_failure().empty());
+      // Where attention is ours, so are the products.
+      const bool sound = session::blas_failure().empty();
+      if (attachment) attachment->products = options.blas && sound;
+      const WithoutBlas without(attachment || !options.blas || !sound);
       const backend::AttachScope scope(attachment);
       context.reset(llama_init_from_model(model->llama.get(), params));
       if (!context)
@@ -107,8 +110,8 @@ struct Session::Impl {
                                      t, model->info.file, model->info.n_vocab - 1));
   }
 
-  // One batch through the graph; outputs of every token when `all_outputs`, else of the last one.
-  void process(std::span<const int> tokens, int first_position, bool all_outputs) {
+  // One batch through the graph; without logits, the products of the vocabulary are spared.
+  void process(std::span<const int> tokens, int first_position, bool with_logits) {
     llama_batch batch = llama_batch_init(static_cast<int>(tokens.size()), 0, 1);
     const std::unique_ptr<llama_batch, void (*)(llama_batch*)> freed(&batch, [](llama_batch* b) { llama_batch_free(*b); });
     batch.n_tokens = static_cast<int>(tokens.size());
@@ -117,7 +120,7 @@ struct Session::Impl {
       batch.pos[i] = first_position + i;
       batch.n_seq_id[i] = 1;
       batch.seq_id[i][0] = 0;
-      batch.logits[i] = all_outputs || i == batch.n_tokens - 1;
+      batch.logits[i] = with_logits;
     }
     llama_context* c = context.get();
     const bool has_memory = llama_get_memory(c) != nullptr;
