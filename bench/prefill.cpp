@@ -43,7 +43,7 @@ struct Result {
 double run(const Way& way, const std::string& path, int n_token) {
   const Model model(path);
   Session session(model, {.n_context = n_token, .n_batch = 512, .n_thread = 0, .kv_type = "f16", .isa = "auto",
-                          .attention = way.attention, .all_logits = false, .blas = way.blas});
+                          .attention = way.attention, .all_logits = false, .blas = way.blas, .batch_invariant = false});
   std::mt19937 random(1);
   std::vector<int> tokens(n_token);
   for (int& t : tokens) t = static_cast<int>(random() % static_cast<unsigned>(model.info().n_vocab));

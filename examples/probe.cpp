@@ -1,6 +1,7 @@
 // The sharpest head of every layer, whose rows have the lowest mean entropy: example_probe MODEL.gguf TEXT-FILE
 #include <algorithm>
 #include <cstdio>
+#include <exception>
 #include <fstream>
 #include <iterator>
 #include <string>
@@ -78,7 +79,7 @@ int main(int argc, char** argv) {
   }
   try {
     run(argv[1], argv[2]);
-  } catch (const sinkscope::InputError& e) {
+  } catch (const std::exception& e) {
     std::fprintf(stderr, "example_probe: %s\n", e.what());
     return 1;
   }

@@ -1,7 +1,7 @@
 // The sink rate of every layer of a model: example_profile MODEL.gguf TEXT-FILE...
 #include <cstdio>
+#include <exception>
 
-#include <sinkscope/error.h>
 #include <sinkscope/profile.h>
 
 int main(int argc, char** argv) {
@@ -19,7 +19,7 @@ int main(int argc, char** argv) {
     std::printf("%s\n", profile.answer().c_str());
     for (const sinkscope::LayerProfile& layer : profile.layers)
       if (layer.measured) std::printf("layer %2d: %6.2f %%\n", layer.layer, layer.sink_rate_first);
-  } catch (const sinkscope::InputError& e) {
+  } catch (const std::exception& e) {
     std::fprintf(stderr, "example_profile: %s\n", e.what());
     return 1;
   }

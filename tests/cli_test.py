@@ -897,7 +897,7 @@ class Terminals(Test):
             self.show(columns, "profile", MODEL, "text", *SMALL)
 
     def test_the_progress_bar_is_on_a_terminal_only(self):
-        work = ("profile", MODEL, "text", "--length", "8", "--prompts", "30")
+        work = ("profile", MODEL, "text", "--length", "16", "--prompts", "30")
         with Terminal(80) as terminal:  # stderr a terminal, stdout not
             process = terminal.start(self, *work, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             while terminal.read():

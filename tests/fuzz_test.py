@@ -1,6 +1,6 @@
 """Damaged models and token files: no crash, no hang, one sentence and exit code 1 or 2.
 
-SINKSCOPE_FUZZ_N cases (5,000 unless told), the same ones in each run; SINKSCOPE_FUZZ_SEED gives others.
+SINKSCOPE_FUZZ_N cases (10,000 unless told), the same ones in each run; SINKSCOPE_FUZZ_SEED gives others.
 """
 import collections
 import concurrent.futures
@@ -16,7 +16,7 @@ import unittest
 
 PROGRAM = os.environ["SINKSCOPE"]
 TINY_MODELS = os.environ["SINKSCOPE_TINY_MODELS"]
-N = int(os.environ.get("SINKSCOPE_FUZZ_N", 5000))
+N = int(os.environ.get("SINKSCOPE_FUZZ_N", 10000))
 SEED = int(os.environ.get("SINKSCOPE_FUZZ_SEED", 1))
 BASES = ("llama-dense", "gemma3-dense", "gpt2-dense", "gpt-oss-moe", "jamba-dense")
 PATIENCE = 60  # seconds
@@ -121,7 +121,7 @@ class Worker:
             errors = [line for line in lines if line.startswith("sinkscope: ") and not line.startswith("sinkscope: note: ")]
             kind = "crash of llama.cpp, said" if any("llama.cpp crashed" in line for line in lines) else code
             ends[kind] += 1
-            if code not in (0, 1, 2) or len(errors) != (code != 0) or any("internal error" in line for line in lines):
+            if code not in (0, 1, 2) or kind != code or len(errors) != (code != 0) or any("internal error" in line for line in lines):
                 kept = os.path.join(tempfile.mkdtemp(prefix=f"sinkscope-fuzz-{case}-"), "")
                 for file in ("model.gguf", "tokens.json"):
                     shutil.copy(self.path(file), kept)

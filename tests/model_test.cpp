@@ -8,6 +8,7 @@
 #include "attention/kernels.h"
 #include "measure/metrics.h"
 #include "measure/recorder.h"
+#include "sinkscope/error.h"
 #include "sinkscope/models.h"
 #include "sinkscope/session.h"
 
@@ -164,9 +165,27 @@ TEST_F(SmolLm, MetricsNeedOnlyTheLastRowsOfTheFirstMass) {
   a.add(whole, tokens);
   record(session, tokens, spare);
   b.add(spare, tokens);
-  EXPECT_EQ(a.first_share().share, b.first_share().share);
-  EXPECT_GT(a.first_share().share[0], .2);
+  EXPECT_EQ(a.first_share(1).share, b.first_share(1).share);
+  EXPECT_GT(a.first_share(1).share[0], .2);
   EXPECT_LT(spare.layers()[0].first_mass.size(), whole.layers()[0].first_mass.size());
+}
+
+TEST_F(SmolLm, AppendingTokenByTokenIsRunningOn) {
+  const Setting setting = {.n_batch = 64, .all_logits = true, .kv_type = "f32"};
+  Session at_once = session_of(*model, 150, setting), by_token = session_of(*model, 150, setting);
+  Recorder whole(best()), parts(best());
+  std::vector<float> want, got;
+  whole.start(150);
+  at_once.watch({&whole});
+  at_once.run(tokens, &want);
+  parts.start(150);
+  by_token.watch({&parts});
+  by_token.run(std::span(tokens).first(100));
+  for (size_t i = 100; i < 150; ++i) by_token.append(std::span(tokens).subspan(i, 1), &got);
+  expect_same(parts, whole, 1e-4);
+  want.erase(want.begin(), want.end() - model->info().n_vocab);
+  for (size_t v = 0; v < want.size(); ++v) ASSERT_NEAR(got[v], want[v], 1e-3 * (1 + std::abs(want[v])));
+  EXPECT_THROW(by_token.append(std::span(tokens).first(1)), InputError);
 }
 
 TEST_F(SmolLm, ColumnSumsAreThoseOfTheWholeMap) {

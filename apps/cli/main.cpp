@@ -92,6 +92,20 @@ int fail(const std::string& sentence, int code) {
   return code;
 }
 
+// What CLI11 says, in our words.
+std::string sentence(const CLI::ParseError& e) {
+  const std::string what = e.what(), help = "; see sinkscope --help and sinkscope profile --help";
+  if (dynamic_cast<const CLI::ConversionError*>(&e)) {
+    constexpr std::string_view kFront = "Could not convert: ";
+    return (what.starts_with(kFront) ? what.substr(kFront.size()) : what) + " is no number that this option takes" + help;
+  }
+  if (dynamic_cast<const CLI::ArgumentMismatch*>(&e)) {
+    const size_t name = what.find(": At Most 1 required");
+    if (name != std::string::npos) return what.substr(0, name) + " is given more than once; give it once" + help;
+  }
+  return what + help;
+}
+
 int flushed(int code) {
   if (std::cout.flush() && std::fflush(stdout) == 0) return code;
   return fail("cannot write to standard output (is the disk full?); give it room", kFailed);
@@ -103,7 +117,7 @@ int main(int argc, char** argv) {
   spin_less(argv);
   open_standard_streams();
   install_handlers();
-  CLI::App app("Attention sinks of language models: measure, explain, use, remove, guard.", "sinkscope");
+  CLI::App app("Attention sinks of language models.", "sinkscope");
   app.require_subcommand(1);
   app.set_version_flag("--version", SINKSCOPE_VERSION);
   std::function<void()> chosen;
@@ -118,9 +132,9 @@ int main(int argc, char** argv) {
   } catch (const CLI::RequiredError& e) {
     if (argc > 1 && app.get_subcommands().empty())
       return fail(fmt::format("'{}' is no command of sinkscope; see sinkscope --help", argv[1]), kWrongUse);
-    return fail(std::string(e.what()) + "; see sinkscope --help and sinkscope profile --help", kWrongUse);
+    return fail(sentence(e), kWrongUse);
   } catch (const CLI::ParseError& e) {
-    return fail(std::string(e.what()) + "; see sinkscope --help and sinkscope profile --help", kWrongUse);
+    return fail(sentence(e), kWrongUse);
   } catch (const sinkscope::UsageError& e) {
     return fail(e.what(), kWrongUse);
   } catch (const sinkscope::InputError& e) {

@@ -34,11 +34,13 @@ void add_profile_command(CLI::App& app, std::function<void()>& chosen) {
         [&](auto field) {
           auto& target = (*options).*field;
           if constexpr (std::is_same_v<decltype(target), bool&>) sub->add_flag(option.flag, target, option.text);
+          else if constexpr (std::is_same_v<decltype(target), std::vector<std::string>&>)  // once for each value
+            sub->add_option(option.flag, target, option.text)->type_name(option.value)->expected(1)->allow_extra_args(false)
+                ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
           else sub->add_option(option.flag, target, option.text)->type_name(option.value)->capture_default_str();
         },
         option.field);
   for (const char* file : {"--json", "--sinkmap", "--arrays", "--tokens"}) sub->get_option(file)->check(not_empty);
-  for (const char* list : {"--baseline", "--maps"}) sub->get_option(list)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }
 

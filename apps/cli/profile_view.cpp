@@ -51,19 +51,21 @@ std::string more(size_t n) {
 }
 
 std::string sinks(const Profile& p) {
-  if (p.sinks.empty()) return "No position is a sink (more than 25 % of heads above epsilon).\n";
+  if (p.sinks.empty())
+    return fmt::format("No position is a sink: none that {} rows or more see has more than 25 % of heads above epsilon, and more than twice "
+                       "the null.\n", p.run.min_rows);
   std::string text = "Sinks: positions that more than 25 % of heads sink on\n  position  sink rate  attention  heads  token\n";
   for (size_t i = 0; i < std::min<size_t>(p.sinks.size(), kMostRows); ++i) {
     const Sink& s = p.sinks[i];
     text += fmt::format("  {:8}  {:7.2f} %  {:9.3f}  {:5}  {}{}\n", s.position, s.sink_rate, s.alpha, s.heads.size(), quoted(s.text),
-                        s.token_share < 1 ? fmt::format(" in {:.0f} % of prompts", 100 * s.token_share) : "");
+                        s.token_share == 1 ? "" : s.token_share < .5 ? " and others" : fmt::format(" in {:.0f} % of prompts", 100 * s.token_share));
   }
   return text + more(p.sinks.size());
 }
 
 std::string tokens(const Profile& p) {
   if (p.tokens.empty()) return "";
-  std::string text = "Sink tokens, wherever they stand behind the first position\n  sink rate  occurrences  token\n";
+  std::string text = "\nSink tokens, wherever they stand behind the first position\n  sink rate  occurrences  token\n";
   for (size_t i = 0; i < std::min<size_t>(p.tokens.size(), kMostRows); ++i)
     text += fmt::format("  {:7.2f} %  {:11}  {}\n", p.tokens[i].sink_rate, p.tokens[i].n, quoted(p.tokens[i].text));
   return text + more(p.tokens.size());
@@ -74,8 +76,8 @@ std::string interval(const std::optional<Interval>& ci) {
 }
 
 std::string numbers(const Profile& p) {
-  std::string text = fmt::format("Sink rate of the first token (epsilon {:g}, {} prompts of {}): {:.2f} %{}, null {:.2f} %\n", p.run.epsilon,
-                                 p.run.n_prompt,
+  std::string text = fmt::format("Sink rate of the first token (epsilon {:g}, {} prompt{} of {}): {:.2f} %{}, null {:.2f} %\n", p.run.epsilon,
+                                 p.run.n_prompt, p.run.n_prompt == 1 ? "" : "s",
                                  p.run.shortest == p.run.length ? fmt::format("{} tokens", p.run.length)
                                                                 : fmt::format("{} to {} tokens", p.run.shortest, p.run.length),
                                  p.sink_rate.first, interval(p.sink_rate.first_ci95), p.sink_rate.null);
@@ -83,9 +85,14 @@ std::string numbers(const Profile& p) {
     text += fmt::format("  with {} instead: {:.2f} %{}\n", b.kind == "repeat" ? "one token repeated" : "random tokens", b.sink_rate.first,
                         interval(b.sink_rate.first_ci95));
   for (size_t i = 0; i < p.first.n.size(); ++i)
-    text += fmt::format("Mass on the first {} of the last 64 rows: {:.1f} %, {:.1f} times uniform\n", p.first.n[i],
-                        100 * p.first.share[i], p.first.boost[i]);
-  text += fmt::format("Strongest key is the first in {:.1f} % of rows\n", p.strongest_is_first);
+    text += fmt::format("Mass on the first {}, over the last {} rows: {:.1f} %{}, {:.1f} times uniform\n",
+                        p.first.n[i] == 1 ? "key" : fmt::format("{} keys", p.first.n[i]), p.first.last_rows, 100 * p.first.share[i],
+                        p.first.share_ci95.empty() ? "" : interval(Interval{100 * p.first.share_ci95[i].low, 100 * p.first.share_ci95[i].high}),
+                        p.first.boost[i]);
+  text += fmt::format("Strongest key is the first in {:.1f} % of rows{}\n", p.strongest_is_first, interval(p.strongest_is_first_ci95));
+  if (p.learned_sink)
+    text += fmt::format("Learned sinks take {:.1f} % of the mass; {:.2f} % of their heads give them more than epsilon\n", 100 * p.learned_sink->alpha,
+                        p.learned_sink->sink_rate);
   return text;
 }
 

@@ -34,7 +34,7 @@ class AtomicFile {
   int slot_ = -1;  // in the list of unfinished files
 };
 
-// All appear, or none does: names change only when every file's bytes are on the disk.
+// Names change only when every file's bytes are on the disk: what can fail has failed by then.
 void commit_together(std::span<AtomicFile* const> files);
 
 // Deletes the temporary files of this process. Safe in a signal handler.

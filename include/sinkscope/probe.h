@@ -28,7 +28,7 @@ struct AttentionShape {
   int d_key = 0, d_value = 0;
   // A head's tiles are shared out over slots: tiles of one slot come in order, different slots may come at once.
   int slots_per_head = 0;
-  int n_slot = 0;            // of the heads that share keys and values, which come together
+  int n_slot = 0;            // of the heads that come together, as merge() says
   bool learned_sink = false; // a learned logit takes part in every row's softmax
   std::span<const RowView> rows;         // [n_plane, n_query], n_plane masks
   std::span<const uint32_t> key_n_row;   // [n_plane, n_key] queries that can see the key
@@ -59,8 +59,9 @@ class Probe {
   virtual void begin(const AttentionShape& shape) = 0;
   // From several threads at once, but never for the same slot; slots do not depend on the number of threads.
   virtual void see(const Tile& tile) = 0;
-  // After all tiles of these heads; slot = (head - first_head) * slots_per_head + 0, 1, ... Add up what the slots hold
-  // in their order: then the sum has the same bits for any number of threads.
+  // After all tiles of these heads: those that share keys and values or, for few queries, all of a stream.
+  // slot = (head - first_head) * slots_per_head + 0, 1, ... Add up what the slots hold in their order: then the sum has
+  // the same bits for any number of threads.
   virtual void merge(int stream, int first_head, int n_head) = 0;
   // After the operation.
   virtual void end() {}

@@ -50,13 +50,22 @@ struct SinkRate {
   std::optional<Interval> first_ci95;    // bootstrap over prompts; from 2 prompts on
   std::vector<double> by_position, null_by_position;
   std::vector<double> alpha_by_position, uniform_alpha_by_position;  // mean attention of the rows that see it
-  std::vector<double> share_by_position;  // of all attention mass
+  std::vector<double> sum_by_position;    // cumulative attention: sum over rows, mean over heads
+  std::vector<double> share_by_position;  // of all attention mass on keys
 };
 
 // Mass on the first n keys, over the last 64 rows of each prompt; boost is against uniform attention.
 struct FirstShare {
   std::vector<int> n;                    // 1, 4, 8
+  int last_rows = 0;                     // 64, or the length of shorter prompts
   std::vector<double> share, uniform, boost;
+  std::vector<Interval> share_ci95;      // bootstrap over prompts; empty for one prompt
+};
+
+// Learned sinks, where a model has them: a column of their own, with a logit and without a value.
+struct LearnedSink {
+  double alpha = 0;                      // mean share of the rows' mass, over the heads of layers that have them
+  double sink_rate = 0;                  // per cent of those heads whose mean share is above epsilon
 };
 
 struct HeadProfile {
@@ -88,6 +97,7 @@ struct Sink {
   std::string text;
   double token_share = 0;                // of prompts that have it there
   double sink_rate = 0, alpha = 0;
+  std::optional<Interval> sink_rate_ci95;  // bootstrap over the prompts that reach the position
   std::vector<LayerHead> heads;          // that sink in at least half of the prompts
 };
 
@@ -126,6 +136,8 @@ struct Profile {
   SinkRate sink_rate;
   FirstShare first;
   double strongest_is_first = 0;         // %FirstAttn over all
+  std::optional<Interval> strongest_is_first_ci95;
+  std::optional<LearnedSink> learned_sink;
   std::vector<LayerProfile> layers;
   std::vector<Sink> sinks;
   std::vector<SinkToken> tokens;

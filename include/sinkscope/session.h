@@ -23,6 +23,7 @@ struct ModelInfo {
   int n_context_train = 0;
   bool adds_bos = false;     // the tokenizer says that prompts start with BOS
   int bos = -1;              // token, -1: the vocabulary has none
+  bool has_cross_attention = false;  // an encoder and a decoder, as T5
 };
 
 // Weights and vocabulary of one GGUF file. Any number of sessions may share it.
@@ -64,8 +65,11 @@ struct SessionOptions {
   std::string kv_type = "f16";   // of keys and values in llama.cpp's cache: any type that it takes
   std::string isa = "auto";      // instruction set of the attention kernel
   Attention attention = Attention::sinkscope;
-  bool all_logits = false;       // run() will be asked for logits
-  bool blas = true;              // long matrix products by OpenBLAS, where it computes rightly
+  bool all_logits = false;       // run() and append() will be asked for logits
+  bool blas = true;              // matrix products by OpenBLAS, where it computes rightly
+  // Long and short batches are computed in the same way, so that results do not depend on how a prompt is cut, but for
+  // rounding. Without, decoding is faster: few tokens have products and an attention kernel of their own.
+  bool batch_invariant = true;
 };
 
 class Session {
@@ -84,6 +88,13 @@ class Session {
   void run(std::span<const int> tokens, std::vector<float>* logits = nullptr,
            const std::function<void(int n_done)>& progress = {});
 
+  // The same behind what is in the memory already: position and cell go on counting. Needs a model with a memory
+  // (InputError); after an exception only run() makes sense.
+  void append(std::span<const int> tokens, std::vector<float>* logits = nullptr,
+              const std::function<void(int n_done)>& progress = {});
+
+  // Tokens are remembered from call to call. False: encoders and diffusion models, whose tokens see each other both ways.
+  bool has_memory() const;
   int n_thread() const;
   const char* isa() const;
   // Attention operations that the device has computed so far.

@@ -1,6 +1,7 @@
 // One attention operation, tile by tile, with probes. What a layer of the model spends its time in.
 #pragma once
 
+#include <new>
 #include <span>
 #include <vector>
 
@@ -19,7 +20,13 @@ class Workspace {
   class Floats {
    public:
     float* get(size_t n) {
-      if (n > size_) data_ = hwy::AllocateAligned<float>(size_ = n);
+      if (n > size_) {
+        data_.reset();
+        size_ = 0;
+        data_ = hwy::AllocateAligned<float>(n);
+        if (!data_) throw std::bad_alloc();
+        size_ = n;
+      }
       return data_.get();
     }
 
@@ -33,14 +40,19 @@ class Workspace {
     if (static_cast<int>(of_thread.size()) < n_thread) of_thread.resize(n_thread);
   }
 
-  Floats key_panels, value_panels;
+  Floats key_panels, value_panels;                   // of many queries
+  Floats queries, weights, row_values, partial;      // of few queries
   std::vector<Floats> of_thread;
   std::vector<RowView> rows;
   std::vector<uint32_t> key_n_row;
 };
 
+// Few queries are computed faster key by key, with other rounding than tiles.
+enum class Way { best, tiles };
+
 // Computes call.out and shows every tile to the probes. The result has the same bits for any n_thread and any probes.
-// How queries are cut into tiles depends on the shape alone.
-void attend(const Call& call, std::span<Probe* const> probes, const Kernels& kernels, int n_thread, Workspace& work);
+// How the work is cut depends on the shape and the mask alone.
+void attend(const Call& call, std::span<Probe* const> probes, const Kernels& kernels, int n_thread, Workspace& work,
+            Way way = Way::best);
 
 }  // namespace sinkscope::attention

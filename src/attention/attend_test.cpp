@@ -91,7 +91,25 @@ class Operands {
   std::vector<float> out;
 
  private:
+  // Blocks of 32: scale 1/64, and the values as small integers.
+  static Rows blocks(const std::vector<float>& values, const Case& c, int d, std::vector<std::byte>& coded) {
+    const bool bytes = c.element == Element::q8_0;
+    const size_t block = bytes ? 34 : 18;
+    coded.assign(values.size() / 32 * block, std::byte{});
+    for (size_t i = 0; i < values.size(); ++i) {
+      std::byte* to = coded.data() + i / 32 * block;
+      const uint16_t scale = to_f16(1.0f / (bytes ? 64 : 4));
+      std::memcpy(to, &scale, sizeof scale);
+      const size_t j = i % 32;
+      if (bytes) to[2 + j] = std::byte(static_cast<uint8_t>(static_cast<int8_t>(std::clamp(values[i] * 64, -127.0f, 127.0f))));
+      else to[2 + j % 16] |= std::byte(static_cast<uint8_t>(static_cast<int>(std::clamp(values[i] * 4, -8.0f, 7.0f)) + 8) << (j < 16 ? 0 : 4));
+    }
+    const size_t row = d / 32 * block, head = row * c.n_key;
+    return {coded.data(), row, head, head * c.n_head_kv, c.element, nullptr};
+  }
+
   Rows rows(const std::vector<float>& values, const Case& c, int d, std::vector<std::byte>& coded) {
+    if (c.element == Element::q8_0 || c.element == Element::q4_0) return blocks(values, c, d, coded);
     const size_t size = c.element == Element::f32 ? 4 : c.element == Element::coded ? 1 : 2;
     coded.resize(values.size() * size);
     for (size_t i = 0; i < values.size(); ++i) {
@@ -185,6 +203,21 @@ const Case kCases[] = {
     {"f16", 1, 30, 50, 4, 2, 36, 36, Element::f16},
     {"bf16", 1, 30, 50, 4, 2, 36, 36, Element::bf16},
     {"coded", 1, 30, 50, 4, 2, 36, 36, Element::coded},
+    {"q8_0", 1, 30, 50, 4, 2, 64, 96, Element::q8_0},
+    {"q4_0", 1, 30, 50, 4, 2, 96, 32, Element::q4_0},
+    // Few queries: keys and values as they lie.
+    {"few_f32", 1, 1, 300, 9, 3, 64, 64},
+    {"few_f16_odd_sizes", 1, 2, 1037, 5, 1, 36, 20, Element::f16},
+    {"few_bf16_head_256", 1, 1, 530, 4, 1, 256, 256, Element::bf16},
+    {"few_q8_0", 1, 3, 600, 8, 2, 128, 64, Element::q8_0},
+    {"few_q4_0", 1, 4, 600, 7, 1, 64, 128, Element::q4_0},
+    {"few_coded_mla", 1, 1, 70, 17, 1, 576, 512, Element::coded},
+    {"few_in_streams", 3, 2, 290, 4, 2, 32, 32, Element::f16},
+    {"few_without_a_mask", 1, 1, 40, 4, 2, 32, 32, Element::f16, Masking::none},
+    {"few_window", 1, 2, 900, 4, 2, 32, 32, Element::f16, Masking::window},
+    {"few_holes_per_head_and_stream", 2, 3, 500, 4, 2, 32, 32, Element::f16, Masking::holes, true},
+    {"few_that_see_nothing", 1, 1, 50, 4, 2, 32, 32, Element::f32, Masking::blind_rows, false, true},
+    {"few_soft_cap_alibi_learned_sink", 1, 2, 280, 12, 4, 32, 32, Element::f16, Masking::alibi, false, true, 8, 5},
 };
 
 class AttendTest : public testing::TestWithParam<std::tuple<const Kernels*, Case>> {};
@@ -245,25 +278,28 @@ class KernelsTest : public testing::TestWithParam<const Kernels*> {};
 
 // The L2-sized tile, row blocks and value chunks over a few hundred keys, with logits far apart.
 TEST_P(KernelsTest, HoldsForLongRowsAndLargeLogits) {
-  Case c{"", 1, 3, 5000, 2, 1, 64, 64, Element::f16};
-  Operands operands(c);
-  operands.call.scale = 4;
-  const Reference want = reference(operands.call);
-  Workspace work;
-  attend(operands.call, {}, *GetParam(), 2, work);
-  for (size_t i = 0; i < want.out.size(); ++i) ASSERT_TRUE(close(operands.out[i], want.out[i], 1e-4)) << i;
+  for (const int n_query : {3, 7}) {
+    Operands operands({"", 1, n_query, 5000, 2, 1, 64, 64, Element::f16});
+    operands.call.scale = 4;
+    const Reference want = reference(operands.call);
+    Workspace work;
+    attend(operands.call, {}, *GetParam(), 2, work);
+    for (size_t i = 0; i < want.out.size(); ++i) ASSERT_TRUE(close(operands.out[i], want.out[i], 1e-4)) << i;
+  }
 }
 
 TEST_P(KernelsTest, NotANumberIsSeen) {
-  Case c{"", 1, 5, 40, 2, 1, 32, 32};
-  Operands operands(c);
-  std::vector<float> query(operands.call.q, operands.call.q + 5 * 32 * 2);
-  query[2 * 32 + 3] = NAN;  // the third query of the first head
-  operands.call.q = query.data();
-  Workspace work;
-  attend(operands.call, {}, *GetParam(), 2, work);
-  for (int i = 0; i < 5; ++i)
-    for (int h = 0; h < 2; ++h) EXPECT_EQ(std::isnan(operands.call.output(0, i, h)[0]), i == 2 && h == 0) << i << ' ' << h;
+  for (const int n : {3, 5}) {
+    Case c{"", 1, n, 40, 2, 1, 32, 32};
+    Operands operands(c);
+    std::vector<float> query(operands.call.q, operands.call.q + n * 32 * 2);
+    query[2 * 32 + 3] = NAN;  // the third query of the first head
+    operands.call.q = query.data();
+    Workspace work;
+    attend(operands.call, {}, *GetParam(), 2, work);
+    for (int i = 0; i < n; ++i)
+      for (int h = 0; h < 2; ++h) EXPECT_EQ(std::isnan(operands.call.output(0, i, h)[0]), i == 2 && h == 0) << i << ' ' << h;
+  }
 }
 
 TEST_P(KernelsTest, ColumnsOfATileAreAddedAndCompared) {

@@ -6,7 +6,9 @@
 
 namespace sinkscope::attention {
 
-enum class Element { f32, f16, bf16, coded };
+// q8_0 and q4_0: ggml's blocks of 32 values, an f16 scale and then 32 signed bytes, or 16 bytes of nibbles less 8 (the low
+// ones first). coded: anything that `decode` knows.
+enum class Element { f32, f16, bf16, q8_0, q4_0, coded };
 
 // Rows of keys or values where somebody else keeps them: [n_stream, n_head_kv, n_key, d], strides in bytes.
 struct Rows {

@@ -7,7 +7,8 @@
 #include <limits>
 #include <utility>
 
-#define HWY_DISABLED_TARGETS (HWY_AVX3_DL | HWY_SSSE3)
+// Vectors without a size (SVE) cannot be kept in arrays.
+#define HWY_DISABLED_TARGETS (HWY_AVX3_DL | HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128)
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "attention/kernels.cpp"
 #include <hwy/foreach_target.h>
@@ -49,15 +50,165 @@ HWY_ATTR void decode_halves(const std::byte* from, int n, float* to) {
   std::copy_n(floats, rest, to + whole);
 }
 
+// Blocks of 32 values with an f16 scale in front.
+template <class Decode>
+HWY_ATTR HWY_INLINE void decode_blocks(const std::byte* from, int n, size_t block_bytes, float* to, const Decode& decode) {
+  const hn::CappedTag<hwy::float16_t, 1> one;
+  const hn::CappedTag<float, 1> one_float;
+  for (int i = 0; i < n; i += 32, from += block_bytes, to += 32) {
+    HWY_ALIGN hwy::float16_t half[8];
+    std::memcpy(half, from, sizeof half[0]);
+    decode(reinterpret_cast<const uint8_t*>(from) + sizeof half[0],
+           hn::Set(f, hn::GetLane(hn::PromoteTo(one_float, hn::LoadU(one, half)))), to);
+  }
+}
+
+HWY_ATTR void decode_q8_0(const std::byte* from, int n, float* to) {
+  const hn::Rebind<int8_t, F> bytes;
+  const hn::Rebind<int32_t, F> ints;
+  decode_blocks(from, n, 34, to, [&](const uint8_t* q, V scale, float* block) HWY_ATTR {
+    for (int i = 0; i < 32; i += kLanes)
+      hn::StoreU(hn::Mul(scale, hn::ConvertTo(f, hn::PromoteTo(ints, hn::LoadU(bytes, reinterpret_cast<const int8_t*>(q) + i)))),
+                 f, block + i);
+  });
+}
+
+HWY_ATTR void decode_q4_0(const std::byte* from, int n, float* to) {
+  const hn::Rebind<uint8_t, F> bytes;
+  const hn::Rebind<int32_t, F> ints;
+  const auto eight = hn::Set(ints, 8), low = hn::Set(ints, 15);
+  decode_blocks(from, n, 18, to, [&](const uint8_t* q, V scale, float* block) HWY_ATTR {
+    for (int i = 0; i < 16; i += kLanes) {
+      const auto both = hn::PromoteTo(ints, hn::LoadU(bytes, q + i));
+      hn::StoreU(hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::And(both, low), eight))), f, block + i);
+      hn::StoreU(hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::ShiftRight<4>(both), eight))), f, block + 16 + i);
+    }
+  });
+}
+
 // One row of keys or values as floats: in place where it is float already, else decoded into `scratch`.
 HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d, float* scratch) {
   switch (rows.element) {
     case Element::f32: return reinterpret_cast<const float*>(from);
     case Element::f16: decode_halves<hwy::float16_t>(from, d, scratch); break;
     case Element::bf16: decode_halves<hwy::bfloat16_t>(from, d, scratch); break;
+    case Element::q8_0: decode_q8_0(from, d, scratch); break;
+    case Element::q4_0: decode_q4_0(from, d, scratch); break;
     case Element::coded: rows.decode(from, scratch, d); break;
   }
   return scratch;
+}
+
+HWY_ATTR void decode_rows(const Rows& rows, int stream, int head_kv, int first, int n, int d, int d_stride, float* to) {
+  for (int k = first; k < first + n; ++k, to += d_stride) {
+    const float* decoded = decoded_row(rows, rows.row(stream, head_kv, k), d, to);
+    if (decoded != to) std::copy_n(decoded, d, to);
+    std::fill(to + d, to + d_stride, 0.0f);
+  }
+}
+
+#if HWY_TARGET == HWY_SCALAR
+HWY_ATTR HWY_INLINE void store_sums(const V* v, int n, float* to) {
+  for (int i = 0; i < n; ++i) to[i] = hn::GetLane(v[i]);
+}
+#else
+// Sums of neighbouring lanes: those of a in the lower half, those of b in the upper one.
+HWY_ATTR HWY_INLINE V pairwise(V a, V b) { return hn::Add(hn::ConcatEven(f, b, a), hn::ConcatOdd(f, b, a)); }
+
+// The sums of n vectors (at most 4), written to `to`.
+HWY_ATTR HWY_INLINE void store_sums(const V* v, int n, float* to) {
+  V sums = pairwise(pairwise(v[0], v[1]), pairwise(v[2], v[3]));
+  for (int lanes = kLanes; lanes > 4; lanes /= 2) sums = pairwise(sums, sums);
+  HWY_ALIGN float all[kLanes];
+  hn::Store(sums, f, all);
+  std::copy_n(all, n, to);
+}
+#endif
+
+// kRows queries against up to 4 keys.
+template <int kRows>
+HWY_ATTR HWY_INLINE void four_keys(const float* HWY_RESTRICT q, int d_stride, const float* HWY_RESTRICT keys, int n_key,
+                                   float* HWY_RESTRICT logits, size_t stride) {
+  V sums[kRows][4];
+  HWY_UNROLL(4)
+  for (int r = 0; r < kRows; ++r)
+    for (int k = 0; k < 4; ++k) sums[r][k] = hn::Zero(f);
+  const float* key[4];
+  for (int k = 0; k < 4; ++k) key[k] = keys + std::min(k, n_key - 1) * static_cast<size_t>(d_stride);
+  for (int i = 0; i < d_stride; i += kLanes) {
+    const V k0 = hn::LoadU(f, key[0] + i), k1 = hn::LoadU(f, key[1] + i), k2 = hn::LoadU(f, key[2] + i),
+            k3 = hn::LoadU(f, key[3] + i);
+    HWY_UNROLL(4)
+    for (int r = 0; r < kRows; ++r) {
+      const V x = hn::LoadU(f, q + static_cast<size_t>(r) * d_stride + i);
+      sums[r][0] = hn::MulAdd(x, k0, sums[r][0]);
+      sums[r][1] = hn::MulAdd(x, k1, sums[r][1]);
+      sums[r][2] = hn::MulAdd(x, k2, sums[r][2]);
+      sums[r][3] = hn::MulAdd(x, k3, sums[r][3]);
+    }
+  }
+  HWY_UNROLL(4)
+  for (int r = 0; r < kRows; ++r) store_sums(sums[r], n_key, logits + r * stride);
+}
+
+// Rows of a register block of few queries.
+constexpr int kFewRows = kLanes >= 16 ? 4 : 2;
+
+HWY_ATTR void key_scores(const float* q, int n_row, int d_stride, const float* keys, int n_key, float* logits, size_t stride) {
+  for (int r = 0; r < n_row; r += kFewRows)
+    for (int k = 0; k < n_key; k += 4) {
+      const float* rows = q + static_cast<size_t>(r) * d_stride;
+      const float* four = keys + static_cast<size_t>(k) * d_stride;
+      float* to = logits + r * stride + k;
+      const int n = std::min(4, n_key - k);
+      switch (std::min(kFewRows, n_row - r)) {
+        case 4: four_keys<4>(rows, d_stride, four, n, to, stride); break;
+        case 3: four_keys<3>(rows, d_stride, four, n, to, stride); break;
+        case 2: four_keys<2>(rows, d_stride, four, n, to, stride); break;
+        default: four_keys<1>(rows, d_stride, four, n, to, stride);
+      }
+    }
+}
+
+// kRows weights against two vectors of components.
+template <int kRows>
+HWY_ATTR HWY_INLINE void add_components(const float* HWY_RESTRICT weights, size_t stride, const float* HWY_RESTRICT values,
+                                        int n_key, int d_stride, float* HWY_RESTRICT out) {
+  V low[kRows], high[kRows];
+  HWY_UNROLL(4)
+  for (int r = 0; r < kRows; ++r) {
+    low[r] = hn::LoadU(f, out + static_cast<size_t>(r) * d_stride);
+    high[r] = hn::LoadU(f, out + static_cast<size_t>(r) * d_stride + kLanes);
+  }
+  for (int k = 0; k < n_key; ++k, values += d_stride) {
+    const V v_low = hn::LoadU(f, values), v_high = hn::LoadU(f, values + kLanes);
+    HWY_UNROLL(4)
+    for (int r = 0; r < kRows; ++r) {
+      const V w = hn::Set(f, weights[r * stride + k]);
+      low[r] = hn::MulAdd(w, v_low, low[r]);
+      high[r] = hn::MulAdd(w, v_high, high[r]);
+    }
+  }
+  HWY_UNROLL(4)
+  for (int r = 0; r < kRows; ++r) {
+    hn::StoreU(low[r], f, out + static_cast<size_t>(r) * d_stride);
+    hn::StoreU(high[r], f, out + static_cast<size_t>(r) * d_stride + kLanes);
+  }
+}
+
+HWY_ATTR void add_values(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
+                         float* out) {
+  for (int r = 0; r < n_row; r += 4)
+    for (int c = 0; c < d_stride; c += kPanel) {
+      const float* w = weights + r * stride;
+      float* to = out + static_cast<size_t>(r) * d_stride + c;
+      switch (std::min(4, n_row - r)) {
+        case 4: add_components<4>(w, stride, values + c, n_key, d_stride, to); break;
+        case 3: add_components<3>(w, stride, values + c, n_key, d_stride, to); break;
+        case 2: add_components<2>(w, stride, values + c, n_key, d_stride, to); break;
+        default: add_components<1>(w, stride, values + c, n_key, d_stride, to);
+      }
+    }
 }
 
 HWY_ATTR void pack_keys(const Rows& rows, int stream, int head_kv, int first, int n, int d, float* panels,
@@ -233,12 +384,20 @@ HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, f
 }
 
 HWY_ATTR RowView view_of(const uint16_t* mask_row, int n_key) {
+  const hn::ScalableTag<uint16_t> halves;
+  constexpr int kHalves = static_cast<int>(hn::MaxLanes(halves));
+  const auto all = [&](int k, uint16_t value) HWY_ATTR {
+    return hn::AllTrue(halves, hn::Eq(hn::LoadU(halves, mask_row + k), hn::Set(halves, value)));
+  };
   int begin = 0, end = n_key;
+  while (begin + kHalves <= end && all(begin, kF16MinusInfinity)) begin += kHalves;
   while (begin < end && mask_row[begin] == kF16MinusInfinity) ++begin;
+  while (end - kHalves >= begin && all(end - kHalves, kF16MinusInfinity)) end -= kHalves;
   while (end > begin && mask_row[end - 1] == kF16MinusInfinity) --end;
-  int n_other = 0;
-  for (int k = begin; k < end; ++k) n_other += mask_row[k] != 0;
-  return {begin, end, n_other == 0};
+  int k = begin;
+  while (k + kHalves <= end && all(k, 0)) k += kHalves;
+  while (k < end && mask_row[k] == 0) ++k;
+  return {begin, end, k == end};
 }
 
 HWY_ATTR void add_columns(const Tile& tile, float* sum, float* largest) {
@@ -262,12 +421,15 @@ HWY_ATTR int strongest(const float* row, int n) {
   over(0, n, [&](int k, int m) HWY_ATTR { top = hn::Max(top, load_n(row + k, m, 0)); });
   const float largest = hn::GetLane(hn::MaxOfLanes(f, top));
   if (!(largest > 0)) return -1;
-  return static_cast<int>(std::find(row, row + n, largest) - row);
+  const V same = hn::Set(f, largest);
+  for (int k = 0; k + kLanes <= n; k += kLanes)
+    if (const auto found = hn::FindFirstTrue(f, hn::Eq(hn::LoadU(f, row + k), same)); found >= 0) return k + static_cast<int>(found);
+  return static_cast<int>(std::find(row + n / kLanes * kLanes, row + n, largest) - row);
 }
 
 constexpr Kernels kernels_with(const char* name) {
-  return {name,         kPanel,          kRowBlock, &pack_keys,   &pack_values, &scores,
-          &softmax_row, &weighted_values, &view_of,  &add_columns, &strongest};
+  return {name,         kPanel,           kRowBlock, &pack_keys,    &pack_values, &scores,       &softmax_row,
+          &weighted_values, &view_of, &decode_rows, &key_scores, &add_values, &add_columns, &strongest};
 }
 
 }  // namespace sinkscope::attention::HWY_NAMESPACE

@@ -1,4 +1,4 @@
-// The four products and passes of an attention tile, once for each instruction set (Highway).
+// The products and passes of attention, once for each instruction set (Highway).
 //
 // Keys and values are decoded into panels of `panel` columns, so that a register block reads one contiguous run:
 //   keys   [n_panel][d_key][panel]     a panel is `panel` keys
@@ -43,6 +43,15 @@ struct Kernels {
                           const float* value_panels, int d, float* out);
   // Where a mask row starts and ends to let keys through, and whether nothing but 0 lies between.
   RowView (*view_of)(const uint16_t* mask_row, int n_key);
+
+  // For few queries, on keys and values as they lie.
+  // Decode rows [first, first + n) to floats [n, d_stride], zeros behind d; d_stride is a multiple of `panel`.
+  void (*decode_rows)(const Rows& rows, int stream, int head_kv, int first, int n, int d, int d_stride, float* to);
+  // logits[r][k] = q[r] . keys[k]; q: [n_row, d_stride], keys: [n_key, d_stride].
+  void (*key_scores)(const float* q, int n_row, int d_stride, const float* keys, int n_key, float* logits, size_t stride);
+  // out[r] += sum over keys of weights[r][k] values[k]; values: [n_key, d_stride], out: [n_row, d_stride].
+  void (*add_values)(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
+                     float* out);
 
   // For probes. sum[k] += w, largest[k] = max(largest[k], w) over the tile's rows, k from key 0.
   void (*add_columns)(const Tile& tile, float* sum, float* largest);

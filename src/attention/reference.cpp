@@ -24,6 +24,18 @@ std::vector<double> decoded(const Rows& rows, int stream, int head_kv, int key, 
   switch (rows.element) {
     case Element::f32: std::memcpy(floats.data(), from, d * sizeof(float)); break;
     case Element::coded: rows.decode(from, floats.data(), d); break;
+    case Element::q8_0:
+    case Element::q4_0:
+      for (int i = 0; i < d; ++i) {
+        const bool bytes = rows.element == Element::q8_0;
+        const std::byte* block = from + i / 32 * (2 + (bytes ? 32 : 16));
+        uint16_t scale;
+        std::memcpy(&scale, block, sizeof scale);
+        const auto at = [&](int j) { return static_cast<uint8_t>(block[2 + j]); };
+        const int j = i % 32, nibble = j < 16 ? at(j) & 15 : at(j - 16) >> 4;
+        floats[i] = static_cast<float>(f16_value(scale)) * static_cast<float>(bytes ? static_cast<int8_t>(at(j)) : nibble - 8);
+      }
+      break;
     case Element::f16:
       std::memcpy(halves.data(), from, d * sizeof(uint16_t));
       for (int i = 0; i < d; ++i) floats[i] = static_cast<float>(f16_value(halves[i]));

@@ -9,7 +9,7 @@
 
 namespace sinkscope::attention {
 
-void run_tasks(int n_task, int n_thread, const std::function<void(int, int)>& task) {
+void run_tasks(int n_task, int n_thread, TaskRef task) {
   n_thread = std::max(1, std::min(n_thread, n_task));
   if (n_thread == 1) {
     for (int i = 0; i < n_task; ++i) task(i, 0);

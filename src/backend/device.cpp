@@ -46,7 +46,7 @@ void attend(Instance& instance, const ggml_cgraph* graph, int index) {
   call.layer = layer_of(graph, index);
   ++a.n_operation;
   const std::span<Probe* const> probes = call.layer < 0 ? std::span<Probe* const>() : a.probes;
-  attention::attend(call, probes, *a.kernels, a.n_thread, instance.work);
+  attention::attend(call, probes, *a.kernels, a.n_thread, instance.work, a.way);
 }
 
 // ggml is C: nothing may be thrown through it.
@@ -61,7 +61,6 @@ ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
     }
     return GGML_STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
-    instance.attachment->failure = "out of memory in an operation of a layer";
     return GGML_STATUS_ALLOC_FAILED;
   } catch (const std::exception& e) {
     instance.attachment->failure = e.what();
@@ -111,7 +110,7 @@ bool supports_operation(ggml_backend_dev_t device, const ggml_tensor* node) {
     case GGML_OP_VIEW:
     case GGML_OP_PERMUTE:
     case GGML_OP_TRANSPOSE: return true;
-    case GGML_OP_MUL_MAT: return a->products && can_multiply(node);
+    case GGML_OP_MUL_MAT: return a->products_from > 0 && node->ne[1] >= a->products_from && can_multiply(node);
     case GGML_OP_FLASH_ATTN_EXT: break;
     default: return false;
   }

@@ -19,9 +19,10 @@ namespace sinkscope::backend {
 // What one context's instance of the device does, and what it saw. Change `probes` only between graphs.
 struct Attachment {
   const attention::Kernels* kernels = nullptr;
+  attention::Way way = attention::Way::best;
   int n_thread = 1;                     // until llama.cpp says another number
   std::vector<Probe*> probes;
-  bool products = false;                // matrix products too, by OpenBLAS
+  int products_from = 0;                // matrix products of so many tokens or more too, by OpenBLAS; 0: none
 
   int64_t n_operation = 0;              // attention operations computed; probes see those that the graph names a layer of
   std::vector<std::string> refused;     // reasons for operations left to llama.cpp, each once

@@ -28,6 +28,8 @@ attention::Rows rows_of(const ggml_tensor* t) {
     case GGML_TYPE_F32: rows.element = attention::Element::f32; break;
     case GGML_TYPE_F16: rows.element = attention::Element::f16; break;
     case GGML_TYPE_BF16: rows.element = attention::Element::bf16; break;
+    case GGML_TYPE_Q8_0: rows.element = attention::Element::q8_0; break;
+    case GGML_TYPE_Q4_0: rows.element = attention::Element::q4_0; break;
     default:
       rows.element = attention::Element::coded;
       rows.decode = ggml_get_type_traits(t->type)->to_float;
@@ -41,7 +43,8 @@ const ggml_tensor* unrounded(const ggml_tensor* t) {
   if (t->op != GGML_OP_CPY || t->type != GGML_TYPE_F16 || t->src[0]->type != GGML_TYPE_F32) return t;
   const ggml_tensor* from = t->src[0];
   const ggml_tensor* root = from->view_src ? from->view_src : from;
-  return root->op == GGML_OP_NONE && from->nb[0] == sizeof(float) ? from : t;
+  const bool in_cache = std::string_view(root->name).starts_with("cache_");
+  return in_cache && from->nb[0] == sizeof(float) && ggml_are_same_shape(from, t) ? from : t;
 }
 
 bool decodable(const ggml_tensor* t) {
@@ -60,7 +63,7 @@ std::optional<std::string> reason_against(const ggml_tensor* node) {
   }
   if (k->ne[2] != v->ne[2]) return "keys and values with different numbers of heads";
   if (k->ne[2] == 0 || q->ne[2] % k->ne[2] != 0) return "query heads that are no multiple of the key heads";
-  if (mask && (mask->type != GGML_TYPE_F16 || mask->ne[0] < k->ne[1])) return "a mask of another type or shape";
+  if (mask && (mask->type != GGML_TYPE_F16 || mask->ne[0] < k->ne[1] || mask->ne[1] < q->ne[1])) return "a mask of another type or shape";
   const ggml_tensor* sink = node->src[kLearnedSink];
   if (sink && sink->type != GGML_TYPE_F32) return "learned sinks that are not F32";
   if (!ggml_is_contiguous(node)) return "an output that is not contiguous";

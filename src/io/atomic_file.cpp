@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cerrno>
 #include <climits>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -52,10 +53,11 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   // A link stays a link: its target is what is replaced.
-  if (fs::is_symlink(path_, ignored)) {
-    const fs::path target = fs::weakly_canonical(path_, ignored);
-    if (ignored) throw InputError(fmt::format("cannot write '{}' ({}); give the name of a file", path_, ignored.message()));
-    path_ = target;
+  constexpr int kMostLinks = 40;  // Linux's own limit
+  for (int n = 0; fs::is_symlink(path_, ignored); ++n) {
+    if (n == kMostLinks) throw InputError(fmt::format("cannot write '{}': its links lead nowhere; give the name of a file", path_));
+    const fs::path target = fs::read_symlink(path_, ignored);
+    path_ = target.is_absolute() ? target : fs::path(path_).parent_path() / target;
   }
   const fs::file_status status = fs::status(path_, ignored);
   if (fs::exists(status) && !fs::is_regular_file(status))
@@ -67,7 +69,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   slot_ = remember(temporary_);
   const mode_t mask = ::umask(0);
   ::umask(mask);
-  ::fchmod(file_, 0666 & ~mask);
+  ::fchmod(file_, fs::exists(status) ? static_cast<mode_t>(status.permissions()) : 0666 & ~mask);
 }
 
 AtomicFile::~AtomicFile() {
@@ -109,7 +111,16 @@ void AtomicFile::appear() {
 
 void commit_together(std::span<AtomicFile* const> files) {
   for (AtomicFile* file : files) file->finish();
-  for (AtomicFile* file : files) file->appear();
+  sigset_t all, before;  // no interruption between the names
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &before);
+  try {
+    for (AtomicFile* file : files) file->appear();
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void AtomicFile::fail(const char* what) const {

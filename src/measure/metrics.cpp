@@ -1,7 +1,6 @@
 #include "measure/metrics.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <random>
 
@@ -38,6 +37,8 @@ void Tally::grow(std::span<const LayerRecord> layers, int n_token) {
   const size_t n = std::max<size_t>(n_token, n_prompt_at_.size());
   n_prompt_at_.resize(n);
   column_share_.resize(n);
+  column_sum_.resize(n);
+  percent_at_.resize(n);
   rows_at_.resize(n);
   tokens_at_.resize(n);
   if (layers_.size() < layers.size()) layers_.resize(layers.size());
@@ -61,10 +62,11 @@ void Tally::add(const Recorder& prompt, std::span<const int> tokens) {
   std::vector<int> n_sink_head(n, 0);
   std::vector<double> mass(n, 0);
   std::vector<uint32_t> n_row(n, 0);
+  Means means;
   int n_head = 0;
   for (size_t l = 0; l < prompt.layers().size(); ++l) {
     const LayerRecord& record = prompt.layers()[l];
-    add_layer(record, layers_[l], n, n_sink_head);
+    add_layer(record, layers_[l], n, n_sink_head, means);
     n_head += record.n_head;
     for (int h = 0; h < record.n_head; ++h)
       for (int k = 0; k < n; ++k) {
@@ -77,16 +79,21 @@ void Tally::add(const Recorder& prompt, std::span<const int> tokens) {
     ++n_prompt_at_[k];
     ++tokens_at_[k][tokens[k]];
     if (all > 0) column_share_[k] += mass[k] / all;
+    column_sum_[k] += mass[k] / std::max(n_head, 1);
+    percent_at_[k].push_back(static_cast<float>(percent(n_sink_head[k], n_head)));
     rows_at_[k] = std::max(rows_at_[k], n_row[k]);
     if (k == 0 || static_cast<int>(n_row[k]) < min_rows_ || n_head == 0) continue;
     TokenCount& count = tokens_[tokens[k]];
     ++count.n;
     count.sink_share += static_cast<double>(n_sink_head[k]) / n_head;
   }
-  prompt_first_percent_.push_back(percent(n_sink_head[0], n_head));
+  for (double& mean : means.first_mass) mean /= std::max(n_head, 1);
+  means.strongest_is_first = percent(means.strongest_is_first, n_head);
+  means_.push_back(means);
+  shortest_ = n_prompt_ == 1 ? n : std::min(shortest_, n);
 }
 
-void Tally::add_layer(const LayerRecord& record, Layer& layer, int n, std::vector<int>& n_sink_head) {
+void Tally::add_layer(const LayerRecord& record, Layer& layer, int n, std::vector<int>& n_sink_head, Means& sums) {
   if (record.n_head == 0) return;
   const std::vector<float> uniform = uniform_alpha(record, n);
   for (int k = 0; k < n; ++k) {
@@ -114,14 +121,22 @@ void Tally::add_layer(const LayerRecord& record, Layer& layer, int n, std::vecto
       ++head.n_sink[k];
       ++n_sink_head[k];
     }
+    double strongest_is_first = 0, learned_sink_mass = 0;
     for (int i = 0; i < n; ++i) {
       head.entropy += record.entropy[at + i] / n;
-      head.strongest_is_first += (record.strongest[at + i] == 0 ? 1.0 : 0.0) / n;
-      if (record.learned_sink) head.learned_sink_mass += record.learned_sink_mass[at + i] / n;
+      strongest_is_first += (record.strongest[at + i] == 0 ? 1.0 : 0.0) / n;
+      if (record.learned_sink) learned_sink_mass += record.learned_sink_mass[at + i] / n;
     }
-    for (int i = first_of_last; i < n; ++i)
-      for (int f = 0; f < kNumFirst; ++f)
-        head.first_mass[f] += record.first_mass[record.first_mass_at(h, i, n) + f] / (n - first_of_last);
+    head.strongest_is_first += strongest_is_first;
+    sums.strongest_is_first += strongest_is_first;
+    head.learned_sink_mass += learned_sink_mass;
+    head.n_learned_sink += learned_sink_mass > epsilon_;
+    for (int f = 0; f < kNumFirst; ++f) {
+      double mass = 0;
+      for (int i = first_of_last; i < n; ++i) mass += record.first_mass[record.first_mass_at(h, i, n) + f];
+      head.first_mass[f] += mass / (n - first_of_last);
+      sums.first_mass[f] += mass / (n - first_of_last);
+    }
   }
 }
 
@@ -150,13 +165,17 @@ SinkRate Tally::sink_rate(uint32_t seed) const {
       mean_over_heads([](const Layer& layer, const Head&, size_t k) { return layer.uniform_alpha_sum[k]; });
   rate.null_by_position =
       mean_over_heads([](const Layer& layer, const Head&, size_t k) { return 100.0 * layer.n_uniform_sink[k]; });
+  rate.sum_by_position = column_sum_;
   rate.share_by_position = column_share_;
-  for (size_t k = 0; k < column_share_.size(); ++k) rate.share_by_position[k] /= n_prompt_at_[k];
+  for (size_t k = 0; k < column_share_.size(); ++k) {
+    rate.sum_by_position[k] /= n_prompt_at_[k];
+    rate.share_by_position[k] /= n_prompt_at_[k];
+  }
   if (!rate.by_position.empty()) {
     rate.first = rate.by_position[0];
     rate.null = rate.null_by_position[0];
   }
-  rate.first_ci95 = bootstrap_ci95(prompt_first_percent_, seed);
+  if (!percent_at_.empty()) rate.first_ci95 = bootstrap_ci95(percent_at_[0], seed);
   return rate;
 }
 
@@ -186,8 +205,35 @@ std::vector<LayerProfile> Tally::layers() const {
   return profiles;
 }
 
-FirstShare Tally::first_share() const {
+std::optional<LearnedSink> Tally::learned_sink() const {
+  LearnedSink sink;
+  double n = 0;
+  for (const Layer& layer : layers_)
+    for (const Head& head : layer.heads) {
+      if (!layer.learned_sink) continue;
+      sink.alpha += head.learned_sink_mass;
+      sink.sink_rate += 100.0 * head.n_learned_sink;
+      n += n_prompt_;
+    }
+  if (n == 0) return std::nullopt;
+  return LearnedSink{sink.alpha / n, sink.sink_rate / n};
+}
+
+double Tally::strongest_is_first() const {
+  double sum = 0;
+  for (const Means& prompt : means_) sum += prompt.strongest_is_first;
+  return sum / std::max(n_prompt_, 1);
+}
+
+std::optional<Interval> Tally::strongest_is_first_ci95(uint32_t seed) const {
+  std::vector<float> values;
+  for (const Means& prompt : means_) values.push_back(static_cast<float>(prompt.strongest_is_first));
+  return bootstrap_ci95(values, seed);
+}
+
+FirstShare Tally::first_share(uint32_t seed) const {
   FirstShare first;
+  first.last_rows = std::min(shortest_, kLastRows);
   for (int f = 0; f < kNumFirst; ++f) {
     double mass = 0, uniform = 0;
     for (const Layer& layer : layers_)
@@ -200,15 +246,18 @@ FirstShare Tally::first_share() const {
     first.share.push_back(mass / n);
     first.uniform.push_back(uniform / n);
     first.boost.push_back(uniform > 0 ? mass / uniform : 0);
+    std::vector<float> values;
+    for (const Means& prompt : means_) values.push_back(static_cast<float>(prompt.first_mass[f]));
+    if (const auto interval = bootstrap_ci95(values, seed)) first.share_ci95.push_back(*interval);
   }
   return first;
 }
 
-std::vector<Sink> Tally::sinks() const {
-  const SinkRate rate = sink_rate(/*seed=*/0);
+std::vector<Sink> Tally::sinks(uint32_t seed) const {
+  const SinkRate rate = sink_rate(seed);
   std::vector<Sink> sinks;
   for (size_t k = 0; k < n_prompt_at_.size(); ++k) {
-    if (rate.by_position[k] <= kSinkPositionPercent || static_cast<int>(rows_at_[k]) < min_rows_) continue;
+    if (!says_something(rate, k) || static_cast<int>(rows_at_[k]) < min_rows_) continue;
     const auto usual = std::max_element(tokens_at_[k].begin(), tokens_at_[k].end(),
                                         [](const auto& a, const auto& b) { return a.second < b.second; });
     Sink sink;
@@ -217,6 +266,7 @@ std::vector<Sink> Tally::sinks() const {
     sink.token_share = static_cast<double>(usual->second) / n_prompt_at_[k];
     sink.sink_rate = rate.by_position[k];
     sink.alpha = rate.alpha_by_position[k];
+    sink.sink_rate_ci95 = bootstrap_ci95(percent_at_[k], seed);
     for (size_t l = 0; l < layers_.size(); ++l)
       for (size_t h = 0; h < layers_[l].heads.size(); ++h) {
         const Head& head = layers_[l].heads[h];
@@ -238,7 +288,11 @@ std::vector<SinkToken> Tally::sink_tokens() const {
   return found;
 }
 
-std::optional<Interval> bootstrap_ci95(std::span<const double> values, uint32_t seed) {
+bool says_something(const SinkRate& rate, size_t position) {
+  return rate.by_position[position] > kSinkPositionPercent && rate.null_by_position[position] < rate.by_position[position] / 2;
+}
+
+std::optional<Interval> bootstrap_ci95(std::span<const float> values, uint32_t seed) {
   constexpr int kResamples = 2000;
   const size_t n = values.size();
   if (n < 2) return std::nullopt;

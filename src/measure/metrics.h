@@ -14,11 +14,13 @@ namespace sinkscope::measure {
 
 // A position counts as a sink in "sinks" and "tokens" when more than this share of heads sink on it.
 inline constexpr double kSinkPositionPercent = 25;
+// More than that, and more than twice what uniform attention gives at the same epsilon and length.
+bool says_something(const SinkRate& rate, size_t position);
 // A token is called a sink wherever it stands only when it was seen so often behind the first position.
 inline constexpr int kMinOccurrences = 4;
 
 // Percentile bootstrap (Efron) of the mean, 2,000 resamples; nothing for fewer than 2 values.
-std::optional<Interval> bootstrap_ci95(std::span<const double> values, uint32_t seed);
+std::optional<Interval> bootstrap_ci95(std::span<const float> values, uint32_t seed);
 
 inline constexpr int kMaxPrompts = 65535;  // that a Tally can count
 
@@ -30,14 +32,17 @@ class Tally {
 
   void add(const Recorder& prompt, std::span<const int> tokens);
 
-  int n_prompt() const { return n_prompt_; }
   // `seed`: of the bootstrap.
   SinkRate sink_rate(uint32_t seed) const;
   std::vector<LayerProfile> layers() const;
   // Token texts are left empty: there is no vocabulary here.
-  std::vector<Sink> sinks() const;
+  std::vector<Sink> sinks(uint32_t seed) const;
   std::vector<SinkToken> sink_tokens() const;
-  FirstShare first_share() const;
+  FirstShare first_share(uint32_t seed) const;
+  std::optional<LearnedSink> learned_sink() const;
+  // Per cent of rows whose strongest key is the first, over all heads.
+  double strongest_is_first() const;
+  std::optional<Interval> strongest_is_first_ci95(uint32_t seed) const;
 
  private:
   struct Head {
@@ -47,6 +52,12 @@ class Tally {
     double strongest_is_first = 0;
     double first_mass[kNumFirst] = {};
     double learned_sink_mass = 0;
+    int n_learned_sink = 0;            // prompts whose mean learned mass is above epsilon
+  };
+  // Of one prompt, over all heads: what intervals are made of.
+  struct Means {
+    double first_mass[kNumFirst] = {};
+    double strongest_is_first = 0;
   };
   struct Layer {
     std::vector<Head> heads;           // empty: never seen
@@ -61,7 +72,7 @@ class Tally {
   };
 
   void grow(std::span<const LayerRecord> layers, int n_token);
-  void add_layer(const LayerRecord& record, Layer& layer, int n_token, std::vector<int>& n_sink_head);
+  void add_layer(const LayerRecord& record, Layer& layer, int n_token, std::vector<int>& n_sink_head, Means& sums);
   int n_head() const;
   template <class Value>
   std::vector<double> mean_over_heads(const Value& value) const;
@@ -73,7 +84,10 @@ class Tally {
   std::vector<int> n_prompt_at_;               // [n_position] prompts that reach the position
   std::vector<double> column_share_;           // [n_position] sum over prompts of the share of all mass
   std::vector<uint32_t> rows_at_;              // [n_position] rows that could see it, the most of any prompt and layer
-  std::vector<double> prompt_first_percent_;   // sink rate of the first position, by prompt
+  std::vector<double> column_sum_;             // [n_position] sum over prompts of the mean over heads
+  int shortest_ = 0;                           // of the prompts
+  std::vector<Means> means_;                   // by prompt
+  std::vector<std::vector<float>> percent_at_; // [n_position][prompt that reaches it] sink rate
   std::vector<std::map<int, int>> tokens_at_;  // [n_position] token -> prompts that have it there
   std::map<int, TokenCount> tokens_;
 };

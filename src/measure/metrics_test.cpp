@@ -67,7 +67,7 @@ TEST(Tally, UniformAttentionIsItsOwnNull) {
   EXPECT_EQ(rate.null, 100);
   for (int k = 0; k < n; ++k) EXPECT_NEAR(rate.alpha_by_position[k], rate.uniform_alpha_by_position[k], 1e-6);
   EXPECT_FALSE(rate.first_ci95.has_value());
-  const FirstShare first = tally.first_share();
+  const FirstShare first = tally.first_share(1);
   for (int i = 0; i < 3; ++i) EXPECT_NEAR(first.boost[i], 1, 1e-5);
 }
 
@@ -90,7 +90,7 @@ TEST(Tally, ASinkHeadAndAPlainHead) {
   double entropy = 0;
   for (int i = 1; i <= n; ++i) entropy += std::log(i) / n;
   EXPECT_NEAR(layer.heads[1].entropy, entropy, 1e-5);
-  const std::vector<Sink> sinks = tally.sinks();
+  const std::vector<Sink> sinks = tally.sinks(1);
   ASSERT_EQ(sinks.size(), 1u);
   EXPECT_EQ(sinks[0].position, 0);
   EXPECT_EQ(sinks[0].token, 100);
@@ -125,7 +125,7 @@ TEST(Tally, PositionsThatFewRowsSeeAreNoSinks) {
   Tally tally(.3f, 16);
   tally.add(made.recorder, tokens(n));
   EXPECT_GT(tally.sink_rate(1).by_position[31], 99);  // one row, all of it
-  for (const Sink& s : tally.sinks()) EXPECT_LE(s.position, 32 - 16);
+  for (const Sink& s : tally.sinks(1)) EXPECT_LE(s.position, 32 - 16);
 }
 
 TEST(Tally, AWindowDividesByTheRowsThatSeeTheKey) {
@@ -139,8 +139,8 @@ TEST(Tally, AWindowDividesByTheRowsThatSeeTheKey) {
   const SinkRate rate = tally.sink_rate(1);
   EXPECT_NEAR(rate.alpha_by_position[0], (1 + .5 + 1.0 / 3 + .25 + .2) / 5, 1e-6);
   EXPECT_NEAR(rate.alpha_by_position[20], .2, 1e-6);
-  EXPECT_NEAR(tally.first_share().share[0], (1 + .5 + 1.0 / 3 + .25 + .2) / 40, 1e-6);
-  EXPECT_NEAR(tally.first_share().boost[0], 1, 1e-5);
+  EXPECT_NEAR(tally.first_share(1).share[0], (1 + .5 + 1.0 / 3 + .25 + .2) / 40, 1e-6);
+  EXPECT_NEAR(tally.first_share(1).boost[0], 1, 1e-5);
 }
 
 TEST(Tally, PromptsOfDifferentLengthsCountWhereTheyReach) {
@@ -161,8 +161,38 @@ TEST(Tally, PromptsOfDifferentLengthsCountWhereTheyReach) {
   EXPECT_NEAR(rate.share_by_position[0], (harmonic(20) / 20 + to_first_share) / 2, 1e-3);
 }
 
+TEST(Tally, ARateThatUniformAttentionReachesIsNoSink) {
+  Made made(1, 20, 20, [](int, int, int) { return 1.0; });
+  Tally tally(.05f, 1);
+  tally.add(made.recorder, tokens(20));
+  const SinkRate rate = tally.sink_rate(1);
+  EXPECT_EQ(rate.first, 100);
+  EXPECT_FALSE(says_something(rate, 0));
+  EXPECT_TRUE(tally.sinks(1).empty());
+  EXPECT_NEAR(rate.sum_by_position[0], harmonic(20), 1e-4);
+  EXPECT_EQ(tally.first_share(1).last_rows, 20);
+  EXPECT_FALSE(tally.learned_sink().has_value());
+}
+
+TEST(Tally, IntervalsComeWithTheSecondPrompt) {
+  Made sink(1, 40, 40, [](int, int, int k) { return k == 0 ? 1000 : 1.0; }), even(1, 40, 40, [](int, int, int) { return 1.0; });
+  Tally tally(.3f, 16);
+  tally.add(sink.recorder, tokens(40));
+  EXPECT_TRUE(tally.first_share(1).share_ci95.empty());
+  EXPECT_FALSE(tally.strongest_is_first_ci95(1).has_value());
+  tally.add(even.recorder, tokens(40));
+  const FirstShare first = tally.first_share(1);
+  ASSERT_EQ(first.share_ci95.size(), 3u);
+  EXPECT_LT(first.share_ci95[0].low, first.share[0]);
+  EXPECT_GT(first.share_ci95[0].high, first.share[0]);
+  ASSERT_EQ(tally.sinks(1).size(), 1u);
+  EXPECT_EQ(tally.sinks(1)[0].sink_rate_ci95->low, 0);
+  EXPECT_EQ(tally.sinks(1)[0].sink_rate_ci95->high, 100);
+  EXPECT_NEAR(tally.strongest_is_first(), 100, 1e-6);  // of equal weights the first counts
+}
+
 TEST(Bootstrap, NarrowsWithTheSpreadAndIsRepeatable) {
-  const std::vector<double> wide = {0, 100, 0, 100, 0, 100, 0, 100}, narrow = {49, 51, 49, 51, 49, 51, 49, 51};
+  const std::vector<float> wide = {0, 100, 0, 100, 0, 100, 0, 100}, narrow = {49, 51, 49, 51, 49, 51, 49, 51};
   const auto a = bootstrap_ci95(wide, 1), b = bootstrap_ci95(narrow, 1);
   EXPECT_NEAR(a->low + a->high, 100, 15);
   EXPECT_GT(a->high - a->low, 40);

@@ -36,12 +36,13 @@ void Recorder::begin(const AttentionShape& shape) {
     layer.rows.assign(n_token_, RowView{});
   }
   if (layer.n_head != n_head) throw InternalError("a layer changed its number of heads");
-  columns_.begin(shape);
+  if (!one_slot()) columns_.begin(shape);
 }
 
 void Recorder::see(const Tile& tile) {
   LayerRecord& layer = layers_[shape_->layer];
-  columns_.see(tile);
+  if (one_slot()) add_columns(tile, layer);
+  else columns_.see(tile);
   for (int r = 0; r < tile.n_row; ++r) see_row(tile, r, layer);
 }
 
@@ -68,7 +69,15 @@ void Recorder::see_row(const Tile& tile, int r, LayerRecord& layer) {
   }
 }
 
+// A head that has one slot alone needs no other place for its sums than the record.
+void Recorder::add_columns(Tile tile, LayerRecord& layer) const {
+  const size_t at = static_cast<size_t>(tile.stream * shape_->n_head + tile.head) * n_token_;
+  tile.key_end = std::min(tile.key_end, n_token_);
+  if (tile.key_begin < tile.key_end) kernels_.add_columns(tile, layer.column_sum.data() + at, layer.column_max.data() + at);
+}
+
 void Recorder::merge(int stream, int first_head, int n_head) {
+  if (one_slot()) return;
   LayerRecord& layer = layers_[shape_->layer];
   const int n_key = std::min(shape_->n_key, n_token_);
   for (int h = 0; h < n_head; ++h) {

@@ -68,6 +68,8 @@ class Recorder : public Probe {
   void end() override;
 
  private:
+  bool one_slot() const { return shape_->slots_per_head == 1; }
+  void add_columns(Tile tile, LayerRecord& layer) const;
   void see_row(const Tile& tile, int r, LayerRecord& layer);
 
   const attention::Kernels& kernels_;

@@ -9,7 +9,7 @@
 namespace sinkscope::plugin {
 
 void CellRecorder::begin(const AttentionShape& shape) {
-  mutex_.lock();
+  recording_ = std::unique_lock(mutex_);  // one that failed before its end() lets go of its lock here
   shape_ = &shape;
   columns_.begin(shape);
   slot_entropy_.assign(shape.n_slot, 0);
@@ -40,7 +40,7 @@ void CellRecorder::end() {
     for (int k = 0; k < shape_->n_key; ++k)
       layer.n_row[k] += shape_->key_n_row[static_cast<size_t>(shape_->plane(s, 0)) * shape_->n_key + k];
   layer.n_query += shape_->n_query * shape_->n_stream;
-  mutex_.unlock();
+  recording_.unlock();
 }
 
 std::string CellRecorder::to_json() {

@@ -33,7 +33,8 @@ class CellRecorder : public Probe {
   };
 
   const attention::Kernels& kernels_;
-  std::mutex mutex_;                              // held from begin() to end()
+  std::mutex mutex_;
+  std::unique_lock<std::mutex> recording_;        // from begin() to end()
   std::map<int, Layer> layers_;
   measure::ColumnSlots columns_;
   std::vector<double> slot_entropy_;

@@ -34,6 +34,11 @@ void write_out() {
 }
 
 void start_recording() {
+  try {
+    const AtomicFile probe(out);  // a place that cannot be written shows now
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "sinkscope: %s\n", e.what());
+  }
   recorder = new CellRecorder(attention::kernels("auto"));
   sem_init(&wanted, 0, 0);
   std::thread([] {

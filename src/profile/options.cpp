@@ -9,7 +9,7 @@ std::span<const Option> profile_options() {
       {"--length", "N", "cut texts into prompts of N tokens, BOS included; 0: each text is one prompt", &O::length},
       {"--prompts", "N", "at most N prompts, evenly over the texts; 0: all, up to 65,535", &O::prompts},
       {"--bos", "MODE", "BOS before each prompt: auto (as the tokenizer says), always, never", &O::bos},
-      {"--baseline", "KIND", "control prompts too: random (tokens), repeat (one token, no BOS)", &O::baselines},
+      {"--baseline", "KIND", "control prompts too: random (tokens) or repeat (one token, no BOS); once for each kind", &O::baselines},
       {"--epsilon", "X", "a head sinks on a position whose mean attention is above X", &O::epsilon},
       {"--min-rows", "N", "queries that must see a position before it may be called a sink", &O::min_rows},
       {"--context", "N", "cut longer prompts to N tokens; 0: never", &O::context},
@@ -23,7 +23,7 @@ std::span<const Option> profile_options() {
       {"--json", "FILE", "write the profile as JSON (docs/json.md)", &O::json},
       {"--sinkmap", "FILE", "write the sink map as JSON, for cache policies and other tools", &O::sink_map},
       {"--arrays", "FILE", "write the accumulators of every prompt, as safetensors", &O::arrays},
-      {"--maps", "LAYER:HEAD", "keep whole attention maps in --arrays, for prompts up to 4,096 tokens", &O::maps},
+      {"--maps", "LAYER:HEAD", "keep a whole attention map in --arrays, for prompts up to 4,096 tokens; once for each map", &O::maps},
   };
   return options;
 }

@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include "sinkscope/error.h"
+#include "sinkscope/models.h"
 
 namespace sinkscope::profile_run {
 namespace {
@@ -22,7 +23,7 @@ bool same_file(const std::string& a, const std::string& b) {
 void check_places(const ProfileOptions& o) {
   std::vector<std::string> taken = o.texts;
   taken.push_back(o.tokens);
-  taken.push_back(o.model);
+  taken.push_back(resolve_model(o.model));
   for (const auto& [option, path] : {std::pair("--json", o.json), {"--sinkmap", o.sink_map}, {"--arrays", o.arrays}}) {
     if (path == "-") throw UsageError(fmt::format("{} - is no file; give the name of one", option));
     for (const std::string& other : taken)

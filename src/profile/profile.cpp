@@ -64,8 +64,10 @@ std::vector<std::pair<int, int>> maps_of(const ProfileOptions& o, const ModelInf
     const char* end = text.data() + text.size();
     const auto [colon, error] = std::from_chars(text.data(), end, layer);
     const bool parsed = error == std::errc() && colon != end && *colon == ':' && std::from_chars(colon + 1, end, head).ptr == end;
-    if (!parsed || layer < 0 || layer >= model.n_layer || head < 0 || head >= model.n_head)
-      throw UsageError(fmt::format("--maps '{}' is no layer:head of this model, which has layers 0 to {} and heads 0 to {}", text,
+    if (!parsed)
+      throw UsageError(fmt::format("--maps '{}' is no layer and head; give two numbers as in --maps 5:1, once for each map", text));
+    if (layer < 0 || layer >= model.n_layer || head < 0 || head >= model.n_head)
+      throw UsageError(fmt::format("--maps {} is not in this model; use layers 0 to {} and heads 0 to {}", text,
                                    model.n_layer - 1, model.n_head - 1));
     maps.emplace_back(layer, head);
   }
@@ -93,9 +95,19 @@ int64_t token_count(const std::vector<Prompt>& prompts) {
   return n;
 }
 
+// Throws where a run has shown no attention at all.
+void check_attention(const Session& session, const ModelInfo& model) {
+  if (session.n_operation() > 0) return;
+  const std::string reasons = fmt::format("{}", fmt::join(session.refused(), ", "));
+  throw InputError(fmt::format(
+      "'{}' ({}) has no attention that sinkscope can measure{}; give a model with softmax attention that llama.cpp runs "
+      "with flash attention", model.file, model.architecture,
+      reasons.empty() ? ": its graph holds no flash attention operation, as in recurrent models and Grok" : " (" + reasons + ")"));
+}
+
 // Runs prompts one after the other; `arrays` may be null.
 measure::Tally run_prompts(const std::vector<Prompt>& prompts, const std::string& what, const ProfileOptions& o,
-                           Session& session, measure::Recorder& recorder, ArraysFile* arrays, const Progress& progress) {
+                           const ModelInfo& model, Session& session, measure::Recorder& recorder, ArraysFile* arrays, const Progress& progress) {
   measure::Tally tally(o.epsilon, o.min_rows);
   const int64_t all = token_count(prompts);
   int64_t before = 0;
@@ -105,23 +117,19 @@ measure::Tally run_prompts(const std::vector<Prompt>& prompts, const std::string
       if (progress) progress(what, before + n_done, all);
     });
     tally.add(recorder, p);
+    check_attention(session, model);
     if (arrays) arrays->add(recorder);
     before += static_cast<int64_t>(p.size());
   }
   return tally;
 }
 
-// What was not measured, and why; throws where that is everything.
-void check_coverage(const Session& session, Profile& p) {
+// What was not measured, and why.
+void note_coverage(const Session& session, Profile& p) {
   const std::string reasons = fmt::format("{}", fmt::join(session.refused(), ", "));
   std::vector<int> missing;
   for (const LayerProfile& layer : p.layers)
     if (!layer.measured) missing.push_back(layer.layer);
-  if (p.n_head() == 0)
-    throw InputError(fmt::format(
-        "'{}' ({}) has no attention that sinkscope can measure{}; give a model with softmax attention that llama.cpp runs "
-        "with flash attention", p.model.file, p.model.architecture,
-        reasons.empty() ? ": its graph holds no flash attention operation, as in recurrent models and Grok" : " (" + reasons + ")"));
   if (!missing.empty())
     p.notes.push_back(fmt::format("layers {} have no attention that sinkscope can measure{}: they are left out",
                                   fmt::join(missing, ", "), reasons.empty() ? " (recurrent or of another kind)" : " (" + reasons + ")"));
@@ -138,17 +146,25 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
   check(o);
   Outputs outputs(o);
   const Model model(o.model, o.gpu_layers);
-  const std::vector<Prompt> prompts = profile_run::read_prompts(o, model);
+  if (model.info().has_cross_attention)
+    throw InputError(fmt::format("'{}' ({}) is an encoder and a decoder, whose attention llama.cpp computes in ways that do "
+                                 "not show who attends to whom; give a decoder, an encoder or a diffusion model",
+                                 model.info().file, model.info().architecture));
+  Profile p;
+  const std::vector<Prompt> prompts = profile_run::read_prompts(o, model, p.notes);
   std::vector<std::pair<std::string, std::vector<Prompt>>> controls;
   for (const std::string& kind : o.baselines) controls.emplace_back(kind, profile_run::control_prompts(kind, prompts, model, o.seed));
 
-  Profile p;
   p.model = model.info();
   const int n_token = longest(prompts);
   const auto maps = maps_of(o, p.model, n_token);
   Session session(model, {.n_context = n_token, .n_batch = o.batch, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
                           .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas});
-  p.notes = session.notes();
+  p.notes.insert(p.notes.end(), session.notes().begin(), session.notes().end());
+  if (n_token < o.min_rows)
+    p.notes.push_back(fmt::format("the longest prompt has {} tokens, and only positions that {} rows see (--min-rows) are listed as "
+                                  "sinks: there are none", n_token, o.min_rows));
+  if (!o.tokens.empty() && o.bos != "auto") p.notes.push_back("--bos does not change prompts of --tokens, which are used as they are");
   if (n_token > p.model.n_context_train)
     p.notes.push_back(fmt::format("prompts of {} tokens are longer than the {} that the model was trained on", n_token, p.model.n_context_train));
 
@@ -158,24 +174,26 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
   measure::Recorder recorder(kernels, {.maps = maps, .all_first_mass = outputs.arrays() != nullptr});
   session.watch({&recorder});
   const auto start = std::chrono::steady_clock::now();
-  const measure::Tally tally = run_prompts(prompts, "prompts", o, session, recorder, outputs.arrays(), progress);
+  const measure::Tally tally = run_prompts(prompts, "prompts", o, p.model, session, recorder, outputs.arrays(), progress);
   p.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   p.layers = tally.layers();
   p.layers.resize(p.model.n_layer);
   for (int l = 0; l < p.model.n_layer; ++l) p.layers[l].layer = l;
-  check_coverage(session, p);
+  note_coverage(session, p);
   p.sink_rate = tally.sink_rate(o.seed);
-  p.first = tally.first_share();
-  p.sinks = tally.sinks();
+  p.first = tally.first_share(o.seed);
+  p.strongest_is_first = tally.strongest_is_first();
+  p.strongest_is_first_ci95 = tally.strongest_is_first_ci95(o.seed);
+  p.learned_sink = tally.learned_sink();
+  p.sinks = tally.sinks(o.seed);
   p.tokens = tally.sink_tokens();
-  for (const LayerProfile& layer : p.layers) p.strongest_is_first += layer.strongest_is_first * static_cast<double>(layer.heads.size()) / p.n_head();
   name_tokens(p, model);
 
   measure::Recorder control_recorder(kernels, {.maps = {}, .all_first_mass = false});
   session.watch({&control_recorder});
   for (const auto& [kind, made] : controls)
-    p.baselines.push_back({kind, run_prompts(made, kind, o, session, control_recorder, nullptr, progress).sink_rate(o.seed)});
+    p.baselines.push_back({kind, run_prompts(made, kind, o, p.model, session, control_recorder, nullptr, progress).sink_rate(o.seed)});
 
   p.sha256 = io::sha256_of_file(p.model.file);
   p.run.epsilon = o.epsilon;
@@ -205,11 +223,24 @@ int Profile::n_head() const {
 }
 
 std::string Profile::answer() const {
-  const double alpha = sink_rate.alpha_by_position[0], uniform = sink_rate.uniform_alpha_by_position[0];
-  const std::string verb = sink_rate.first > measure::kSinkPositionPercent ? "sinks on its first token" : "does not sink on its first token";
-  const std::string text = !sinks.empty() && sinks[0].position == 0 && sinks[0].token_share == 1 ? " `" + sinks[0].text + "`" : "";
-  return fmt::format("{} {}{}: {:.0f} % of {} heads give it more than {:g} of their attention (on average {:.3f}; uniform attention would give {:.3f})",
-                     model.name, verb, text, sink_rate.first, n_head(), run.epsilon, alpha, uniform);
+  // The first position, unless it is none and another one is.
+  const Sink* sink = sinks.empty() ? nullptr : &*std::max_element(sinks.begin(), sinks.end(), [](const Sink& a, const Sink& b) {
+                                         return a.sink_rate < b.sink_rate;
+                                       });
+  const bool at_first = measure::says_something(sink_rate, 0) || !sink;
+  const int k = at_first ? 0 : sink->position;
+  if (at_first) sink = !sinks.empty() && sinks[0].position == 0 ? &sinks[0] : nullptr;
+  const double rate = sink_rate.by_position[k], null = sink_rate.null_by_position[k];
+  const std::string verb = rate > measure::kSinkPositionPercent ? "sinks on" : "does not sink on";
+  const std::string place = at_first ? "its first token" : fmt::format("position {}, not on its first token", k);
+  const std::string text = sink && sink->token_share == 1 ? " `" + sink->text + "`" : "";
+  std::string answer = fmt::format("{} {} {}{}: {:.0f} % of {} heads give it more than {:g} of their attention (on average {:.3f}; uniform "
+                                   "attention would give {:.3f})", model.name, verb, place, text, rate, n_head(), run.epsilon,
+                                   sink_rate.alpha_by_position[k], sink_rate.uniform_alpha_by_position[k]);
+  if (null > 0 && null >= rate / 2)
+    answer = fmt::format("{}: prompts of {} tokens with epsilon {:g} say nothing about sinks, uniform attention alone would give a rate of "
+                         "{:.0f} % (measured: {:.0f} %)", model.name, run.length, run.epsilon, null, rate);
+  return answer;
 }
 
 }  // namespace sinkscope

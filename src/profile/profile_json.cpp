@@ -2,6 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "measure/metrics.h"
 #include "sinkscope/profile.h"
 
 namespace sinkscope {
@@ -38,13 +39,16 @@ Json run_json(const RunInfo& r) {
           {"peak_rss_bytes", r.peak_rss_bytes}};
 }
 
+Json interval_json(const std::optional<Interval>& i) { return i ? Json{number(i->low), number(i->high)} : Json(nullptr); }
+
 Json rate_json(const SinkRate& r) {
   Json json = {{"first", number(r.first)}, {"null", number(r.null)}};
-  json["first_ci95"] = r.first_ci95 ? Json{number(r.first_ci95->low), number(r.first_ci95->high)} : Json(nullptr);
+  json["first_ci95"] = interval_json(r.first_ci95);
   json["by_position"] = numbers(r.by_position);
   json["null_by_position"] = numbers(r.null_by_position);
   json["alpha_by_position"] = numbers(r.alpha_by_position);
   json["uniform_alpha_by_position"] = numbers(r.uniform_alpha_by_position);
+  json["sum_by_position"] = numbers(r.sum_by_position);
   json["share_by_position"] = numbers(r.share_by_position);
   return json;
 }
@@ -81,14 +85,19 @@ std::string to_json(const Profile& p) {
   Json json = {{"schema", "sinkscope.profile/1"}, {"answer", p.answer()}, {"model", model_json(p)}, {"run", run_json(p.run)},
                {"sink_rate", rate_json(p.sink_rate)}};
   json["first"] = {{"n", p.first.n}, {"share", numbers(p.first.share)}, {"uniform", numbers(p.first.uniform)},
-                   {"boost", numbers(p.first.boost)}, {"last_rows", 64}};
+                   {"boost", numbers(p.first.boost)}, {"last_rows", p.first.last_rows}, {"share_ci95", Json::array()}};
+  for (const Interval& i : p.first.share_ci95) json["first"]["share_ci95"].push_back(interval_json(i));
   json["strongest_is_first"] = number(p.strongest_is_first);
+  json["strongest_is_first_ci95"] = interval_json(p.strongest_is_first_ci95);
+  json["learned_sink"] = p.learned_sink ? Json{{"alpha", number(p.learned_sink->alpha)}, {"sink_rate", number(p.learned_sink->sink_rate)}}
+                                        : Json(nullptr);
   json["layers"] = Json::array();
   for (const LayerProfile& l : p.layers) json["layers"].push_back(layer_json(l));
   json["sinks"] = Json::array();
   for (const Sink& s : p.sinks)
     json["sinks"].push_back({{"position", s.position}, {"token", s.token}, {"text", s.text}, {"token_share", number(s.token_share)},
-                             {"sink_rate", number(s.sink_rate)}, {"alpha", number(s.alpha)}, {"heads", heads_json(s, false)}});
+                             {"sink_rate", number(s.sink_rate)}, {"sink_rate_ci95", interval_json(s.sink_rate_ci95)},
+                             {"alpha", number(s.alpha)}, {"heads", heads_json(s, false)}});
   json["tokens"] = Json::array();
   for (const SinkToken& t : p.tokens)
     json["tokens"].push_back({{"token", t.token}, {"text", t.text}, {"n", t.n}, {"sink_rate", number(t.sink_rate)}});
@@ -109,7 +118,7 @@ std::string to_sink_map_json(const Profile& p) {
                           {"n_vocab", p.model.n_vocab}}},
                {"bos", p.run.bos},
                {"parameters", {{"epsilon", number(p.run.epsilon)}, {"min_rows", p.run.min_rows}, {"length", p.run.length},
-                               {"n_prompt", p.run.n_prompt}, {"kv_type", p.run.kv_type}, {"threshold_percent", 25},
+                               {"n_prompt", p.run.n_prompt}, {"kv_type", p.run.kv_type}, {"threshold_percent", measure::kSinkPositionPercent},
                                {"null_first", number(p.sink_rate.null)}}}};
   json["positions"] = Json::array();
   for (const Sink& s : p.sinks)

@@ -52,7 +52,7 @@ std::vector<Prompt> thinned(std::vector<Prompt> prompts, int n) {
   return some;
 }
 
-std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model) {
+std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model, std::vector<std::string>& notes) {
   const bool bos = wants_bos(options.bos, model.info());
   std::vector<Prompt> prompts;
   size_t n_token = 0;
@@ -63,6 +63,9 @@ std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model)
     if (options.length == 0 && tokens.size() + (bos ? 1 : 0) < 2)
       throw InputError(fmt::format("{} is too short: {} in it, a prompt needs at least 2; give more text",
                                    named(path), counted(tokens.size(), "token")));
+    if (tokens.size() < step)
+      notes.push_back(fmt::format("{} gives no prompt: it has {}, --length {} needs {}", named(path), counted(tokens.size(), "token"),
+                                  options.length, step));
     for (size_t at = 0; step > 0 && at + step <= tokens.size(); at += step) {
       Prompt prompt;
       if (bos) prompt.push_back(model.info().bos);
@@ -85,20 +88,20 @@ std::vector<Prompt> read_token_file(const std::string& path, const ModelInfo& mo
   try {
     json = nlohmann::json::parse(read_file(path));
   } catch (const nlohmann::json::parse_error& e) {
-    throw InputError(fmt::format("'{}' is not JSON (at byte {}); {}", path, e.byte, shape));
+    throw InputError(fmt::format("{} is not JSON (at byte {}); {}", named(path), e.byte, shape));
   } catch (const nlohmann::json::exception&) {
-    throw InputError(fmt::format("'{}' holds a number that is too large; {}", path, shape));
+    throw InputError(fmt::format("{} holds a number that is too large; {}", named(path), shape));
   }
-  if (!json.is_array() || json.empty()) throw InputError(fmt::format("'{}' holds no list of prompts; {}", path, shape));
+  if (!json.is_array() || json.empty()) throw InputError(fmt::format("{} holds no list of prompts; {}", named(path), shape));
   std::vector<Prompt> prompts;
   for (const auto& row : json) {
     if (!row.is_array() || row.size() < 2)
-      throw InputError(fmt::format("prompt {} of '{}' is no list of at least 2 token ids; {}", prompts.size(), path, shape));
+      throw InputError(fmt::format("prompt {} of {} is no list of at least 2 token ids; {}", prompts.size(), named(path), shape));
     Prompt prompt;
     for (const auto& token : row) {
       if (!token.is_number_integer() || token < 0 || token >= model.n_vocab)
-        throw InputError(fmt::format("prompt {} of '{}' holds {}, a token id of '{}' is an integer from 0 to {}; use this model's ids",
-                                     prompts.size(), path,
+        throw InputError(fmt::format("prompt {} of {} holds {}, a token id of '{}' is an integer from 0 to {}; use this model's ids",
+                                     prompts.size(), named(path),
                                      token.is_number() ? token.dump() : fmt::format("{} {}", token.is_array() || token.is_object() ? "an" : "a", token.type_name()),
                                      model.file, model.n_vocab - 1));
       prompt.push_back(token.get<int>());
@@ -110,8 +113,8 @@ std::vector<Prompt> read_token_file(const std::string& path, const ModelInfo& mo
 
 }  // namespace
 
-std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& model) {
-  std::vector<Prompt> prompts = thinned(options.tokens.empty() ? cut_texts(options, model) : read_token_file(options.tokens, model.info()),
+std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& model, std::vector<std::string>& notes) {
+  std::vector<Prompt> prompts = thinned(options.tokens.empty() ? cut_texts(options, model, notes) : read_token_file(options.tokens, model.info()),
                                         options.prompts > 0 ? options.prompts : measure::kMaxPrompts);
   if (options.context > 0)
     for (Prompt& p : prompts) p.resize(std::min<size_t>(p.size(), options.context));

@@ -11,8 +11,9 @@ namespace sinkscope::profile_run {
 
 using Prompt = std::vector<int>;
 
-// What options.texts or options.tokens say. Throws InputError where there are none, or a text is too short.
-std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& model);
+// What options.texts or options.tokens say. Throws InputError where there are none, or a text is too short; `notes` gets
+// a sentence for each text that gives no prompt.
+std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& model, std::vector<std::string>& notes);
 
 // As many prompts as `like`, of the same lengths: "random" has random words behind the same first token where that is
 // BOS, "repeat" one random word all the way, without BOS.

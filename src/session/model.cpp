@@ -13,6 +13,7 @@
 
 #include "backend/device.h"
 #include "session/llama_log.h"
+#include "session/registry_mutex.h"
 #include "sinkscope/error.h"
 #include "sinkscope/models.h"
 
@@ -43,10 +44,18 @@ int largest(const std::string& meta, int otherwise) {
   return most;
 }
 
-// llama.cpp's quantisation name without its remarks: "Q4_1", not "Q4_1 (guessed)".
+// llama.cpp's quantisation name as its files have it: "Q4_K_M" for "(guessed) Q4_K - Medium".
 std::string file_type_of(const llama_model* model) {
   std::string name = llama_ftype_name(llama_model_ftype(model));
-  return name.substr(0, name.find(" - "));
+  constexpr std::string_view kGuessed = "(guessed) ";
+  if (name.starts_with(kGuessed)) name.erase(0, kGuessed.size());
+  const size_t remark = name.find(" - ");
+  if (remark == std::string::npos) return name;
+  const std::string size = name.substr(remark + 3);
+  name.resize(remark);
+  for (const auto& [word, letter] : {std::pair("Small", "_S"), {"Medium", "_M"}, {"Large", "_L"}})
+    if (size == word) name += letter;
+  return name;
 }
 
 }  // namespace
@@ -64,6 +73,7 @@ Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make
   const std::string path = resolve_model(name_or_path);
   check_file(path);
 
+  const std::lock_guard lock(session::registry_mutex());
   static std::once_flag once;
   std::call_once(once, [] {
     session::keep_llama_log();
@@ -75,8 +85,8 @@ Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make
   params.n_gpu_layers = n_gpu_layer;
   impl_->llama.reset(llama_model_load_from_file(path.c_str(), params));
   if (!impl_->llama)
-    throw InputError(fmt::format("llama.cpp cannot load '{}' ({}); give a whole GGUF file of an architecture that it runs",
-                                 path, session::first_llama_error()));
+    throw InputError(fmt::format("llama.cpp cannot load '{}' ({}); give a whole GGUF file of an architecture that it runs, and "
+                                 "enough memory", path, session::first_llama_error()));
 
   const llama_model* m = impl_->llama.get();
   impl_->vocab = llama_model_get_vocab(m);
@@ -93,6 +103,7 @@ Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make
   info.n_context_train = llama_model_n_ctx_train(m);
   info.adds_bos = llama_vocab_get_add_bos(impl_->vocab);
   info.bos = llama_vocab_bos(impl_->vocab);
+  info.has_cross_attention = llama_model_has_encoder(m) && llama_model_has_decoder(m);
 }
 
 Model::~Model() = default;
@@ -135,6 +146,8 @@ std::string Model::token_text(int token) const {
   }
 }
 
-bool Model::is_control(int token) const { return llama_vocab_is_control(impl_->vocab, token); }
+bool Model::is_control(int token) const {
+  return llama_vocab_type(impl_->vocab) != LLAMA_VOCAB_TYPE_NONE && llama_vocab_is_control(impl_->vocab, token);
+}
 
 }  // namespace sinkscope

@@ -14,13 +14,11 @@
 #include "session/blas_check.h"
 #include "session/llama_log.h"
 #include "session/model.h"
+#include "session/registry_mutex.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope {
 namespace {
-
-// llama.cpp gives every ACCEL device of ggml's registry to each new context, and the registry knows no locks.
-std::mutex registry_mutex;
 
 class WithoutBlas {
  public:
@@ -48,6 +46,8 @@ ggml_type kv_type_of(const std::string& name) {
   throw UsageError(fmt::format("--kv-type '{}' is not a type of llama.cpp's cache; use one of: {}", name, fmt::join(names, ", ")));
 }
 
+constexpr int kManyTokens = 32;  // from which on OpenBLAS is faster, as in ggml's own BLAS device
+
 int thread_count(int wanted) {
   return wanted > 0 ? wanted : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
@@ -60,6 +60,7 @@ struct Session::Impl {
   std::shared_ptr<backend::Attachment> attachment;  // null where llama.cpp computes attention
   std::unique_ptr<llama_context, decltype(&llama_free)> context{nullptr, &llama_free};
   std::vector<std::string> notes;
+  int n_past = 0;  // tokens in the memory
 
   void make_context() {
     const ModelInfo& info = model->info;
@@ -77,12 +78,13 @@ struct Session::Impl {
     params.swa_full = true;      // cell index = position in layers with a sliding window too
     params.no_perf = true;
     const auto create = [&] {
-      const std::lock_guard lock(registry_mutex);
+      const std::lock_guard lock(session::registry_mutex());
       session::clear_llama_log();
       // Where attention is ours, so are the products.
       const bool sound = session::blas_failure().empty();
-      if (attachment) attachment->products = options.blas && sound;
-      const WithoutBlas without(attachment || !options.blas || !sound);
+      const bool blas = options.blas && sound;
+      if (attachment) attachment->products_from = !blas ? 0 : options.batch_invariant ? 1 : kManyTokens;
+      const WithoutBlas without(attachment || !blas);
       const backend::AttachScope scope(attachment);
       context.reset(llama_init_from_model(model->llama.get(), params));
       if (!context)
@@ -101,14 +103,19 @@ struct Session::Impl {
 
   void check(std::span<const int> tokens) const {
     if (tokens.empty()) throw InputError("there are no tokens to run; give a longer text");
-    if (static_cast<int>(tokens.size()) > options.n_context)
+    if (n_past + static_cast<int64_t>(tokens.size()) > options.n_context)
       throw InputError(fmt::format("a prompt has {} tokens, the session was made for {}; make it with a larger n_context",
-                                   tokens.size(), options.n_context));
+                                   n_past + tokens.size(), options.n_context));
     for (const int t : tokens)
       if (t < 0 || t >= model->info.n_vocab)
         throw InputError(fmt::format("token {} is outside the vocabulary of '{}', which has 0 to {}; use this model's ids",
                                      t, model->info.file, model->info.n_vocab - 1));
   }
+
+  // Tokens behind those of the memory, batch by batch.
+  void advance(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress);
+
+  static constexpr int kOutOfMemory = -2;  // of llama_decode: a device could not allocate
 
   // One batch through the graph; without logits, the products of the vocabulary are spared.
   void process(std::span<const int> tokens, int first_position, bool with_logits) {
@@ -129,6 +136,7 @@ struct Session::Impl {
     if (status == 0 && has_memory) status = llama_decode(c, batch);
     if (status == 0) return;
     if (attachment && !attachment->failure.empty()) throw InternalError(attachment->failure);
+    if (status == kOutOfMemory) throw std::bad_alloc();
     throw InputError(fmt::format("llama.cpp failed on a batch of {} tokens (status {}: {}); try a smaller --batch or another "
                                  "--kv-type", tokens.size(), status, session::first_llama_error()));
   }
@@ -142,6 +150,7 @@ Session::Session(const Model& model, const SessionOptions& options) : impl_(std:
     impl_->attachment = std::make_shared<backend::Attachment>();
     impl_->attachment->kernels = &attention::kernels(options.isa);
     impl_->attachment->n_thread = impl_->options.n_thread;
+    if (options.batch_invariant) impl_->attachment->way = attention::Way::tiles;
   }
   impl_->make_context();
   if (options.blas && !session::blas_failure().empty()) impl_->notes.push_back(session::blas_failure());
@@ -157,25 +166,38 @@ void Session::watch(std::vector<Probe*> probes) {
 }
 
 void Session::run(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress) {
-  impl_->check(tokens);
-  if (impl_->attachment) impl_->attachment->failure.clear();
-  llama_context* c = impl_->context.get();
-  if (llama_memory_t memory = llama_get_memory(c)) llama_memory_clear(memory, /*data=*/false);
+  if (llama_memory_t memory = llama_get_memory(impl_->context.get())) llama_memory_clear(memory, /*data=*/false);
+  impl_->n_past = 0;
+  impl_->advance(tokens, logits, progress);
+}
+
+void Session::append(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress) {
+  if (!has_memory())
+    throw InputError(fmt::format("'{}' has no memory to append to; give whole prompts to run()", impl_->model->info.file));
+  impl_->advance(tokens, logits, progress);
+}
+
+void Session::Impl::advance(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress) {
+  check(tokens);
+  if (attachment) attachment->failure.clear();
+  llama_context* c = context.get();
   if (logits) logits->clear();
-  const size_t n_vocab = impl_->model->info.n_vocab;
-  const int n = static_cast<int>(tokens.size()), n_batch = std::clamp(impl_->options.n_batch, 1, impl_->options.n_context);
+  const size_t n_vocab = model->info.n_vocab;
+  const int n = static_cast<int>(tokens.size()), n_batch = std::clamp(options.n_batch, 1, options.n_context);
   for (int first = 0; first < n; first += n_batch) {
     const int m = std::min(n_batch, n - first);
-    impl_->process(tokens.subspan(first, m), first, logits != nullptr);
+    process(tokens.subspan(first, m), n_past, logits != nullptr);
+    n_past += m;
     for (int i = 0; logits && i < m; ++i) {
       const float* row = llama_get_logits_ith(c, i);
-      if (!row) throw InputError(fmt::format("'{}' gives no logits; it is not a language model", impl_->model->info.file));
+      if (!row) throw InputError(fmt::format("'{}' gives no logits; it is not a language model", model->info.file));
       logits->insert(logits->end(), row, row + n_vocab);
     }
     if (progress) progress(first + m);
   }
 }
 
+bool Session::has_memory() const { return llama_get_memory(impl_->context.get()) != nullptr; }
 int Session::n_thread() const { return impl_->options.n_thread; }
 const char* Session::isa() const { return impl_->attachment ? impl_->attachment->kernels->name : "llama.cpp"; }
 int64_t Session::n_operation() const { return impl_->attachment ? impl_->attachment->n_operation : 0; }

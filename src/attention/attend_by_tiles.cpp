@@ -1,0 +1,127 @@
+#include <algorithm>
+#include <utility>
+
+#include "attention/operation.h"
+
+namespace sinkscope::attention {
+namespace {
+
+constexpr size_t kTileBytes = 256 << 10;  // weights of one tile: they stay in the L2 cache
+constexpr int kMaxTileRows = 48;
+constexpr int kMaxSlotsPerHead = 16;      // parts of a head's queries that threads may share out
+constexpr int kKeysPerPackTask = 512;
+
+// How the queries of a head are cut. A slot is a run of consecutive tiles that one thread works through.
+struct Plan {
+  int rows_per_tile, tiles_per_slot, slots_per_head;
+  int first_query(int part) const { return part * tiles_per_slot * rows_per_tile; }
+};
+
+Plan plan_of(const Call& call, const Kernels& kernels) {
+  const size_t row_bytes = sizeof(float) * round_up(std::max(call.n_key, 1), kernels.panel);
+  const int fitting = static_cast<int>(std::min<size_t>(kTileBytes / row_bytes, kMaxTileRows));
+  Plan plan{};
+  plan.rows_per_tile = std::max(fitting / kernels.row_block, 1) * kernels.row_block;
+  const int n_tile = (call.n_query + plan.rows_per_tile - 1) / plan.rows_per_tile;
+  plan.tiles_per_slot = std::max((n_tile + kMaxSlotsPerHead - 1) / kMaxSlotsPerHead, 1);
+  plan.slots_per_head = (n_tile + plan.tiles_per_slot - 1) / plan.tiles_per_slot;
+  return plan;
+}
+
+class ByTiles {
+ public:
+  explicit ByTiles(Operation& operation)
+      : op_(operation), call_(op_.call), kernels_(op_.kernels), work_(op_.work), plan_(plan_of(call_, kernels_)),
+        padded_key_(round_up(call_.n_key, kernels_.panel)), padded_value_(round_up(call_.d_value, kernels_.panel)) {}
+
+  void run() {
+    const int group = op_.group();
+    op_.shape.slots_per_head = plan_.slots_per_head;
+    op_.shape.n_slot = group * plan_.slots_per_head;
+    for (Probe* probe : op_.probes) probe->begin(op_.shape);
+    for (int stream = 0; stream < call_.n_stream; ++stream)
+      for (int head_kv = 0; head_kv < call_.n_head_kv; ++head_kv) {
+        pack(stream, head_kv);
+        const int first_head = head_kv * group;
+        run_tasks(group * plan_.slots_per_head, op_.n_thread, [&](int task, int thread) {
+          // The last queries see most keys: they go first, so that threads end together.
+          work_through(stream, first_head, task % group, plan_.slots_per_head - 1 - task / group, thread);
+        });
+        for (Probe* probe : op_.probes) probe->merge(stream, first_head, group);
+      }
+    for (Probe* probe : op_.probes) probe->end();
+  }
+
+ private:
+  // Memory of one thread: a tile and what belongs to its rows.
+  struct Scratch {
+    float *queries, *weights, *values, *entropy, *learned_sink_mass, *row;
+  };
+
+  Scratch scratch(int thread) {
+    const size_t rows = plan_.rows_per_tile;
+    const size_t row = round_up(std::max(call_.d_key, call_.d_value), 64);
+    float* at = work_.of_thread[thread].get(rows * (row + padded_key_ + padded_value_ + 2) + row);
+    const auto take = [&](size_t n) { return std::exchange(at, at + n); };
+    return {.queries = take(rows * row), .weights = take(rows * padded_key_), .values = take(rows * padded_value_),
+            .entropy = take(rows), .learned_sink_mass = take(rows), .row = take(row)};
+  }
+
+  // Keys and values of one KV head as floats in panels: read by all query heads of its group.
+  void pack(int stream, int head_kv) {
+    float* keys = work_.key_panels.get(static_cast<size_t>(padded_key_) * call_.d_key);
+    float* values = work_.value_panels.get(static_cast<size_t>(padded_key_) * padded_value_);
+    run_tasks((call_.n_key + kKeysPerPackTask - 1) / kKeysPerPackTask, op_.n_thread, [&](int task, int thread) {
+      const int first = task * kKeysPerPackTask, n = std::min(kKeysPerPackTask, call_.n_key - first);
+      float* row = scratch(thread).row;
+      kernels_.pack_keys(call_.k, stream, head_kv, first, n, call_.d_key, keys, row);
+      kernels_.pack_values(call_.v, stream, head_kv, first, n, call_.d_value, padded_key_, values, row);
+    });
+  }
+
+  void work_through(int stream, int first_head, int head_of_group, int part, int thread) {
+    const Scratch s = scratch(thread);
+    const int begin = plan_.first_query(part), end = std::min(plan_.first_query(part + 1), call_.n_query);
+    for (int first = begin; first < end; first += plan_.rows_per_tile) {
+      const int head = first_head + head_of_group, n_row = std::min(plan_.rows_per_tile, end - first);
+      const Operation::Keys keys = op_.visible(stream, head, first, n_row, kernels_.panel);
+      const Tile tile{.stream = stream, .head = head, .slot = head_of_group * plan_.slots_per_head + part,
+                      .first_query = first, .n_row = n_row, .key_begin = keys.begin, .key_end = keys.end,
+                      .weights = s.weights,
+                      .stride = static_cast<size_t>(round_up(keys.end, kernels_.panel) - keys.begin),
+                      .entropy = s.entropy, .learned_sink_mass = s.learned_sink_mass};
+      scores(tile, s);
+      op_.softmax_rows(tile, s.weights, s.entropy, s.learned_sink_mass);
+      for (Probe* probe : op_.probes) probe->see(tile);
+      weighted_values(tile, s);
+    }
+  }
+
+  void scores(const Tile& tile, const Scratch& s) const {
+    op_.scaled_queries(tile.stream, tile.head, tile.first_query, tile.n_row, call_.d_key, s.queries);
+    kernels_.scores(s.queries, tile.n_row, call_.d_key, work_.key_panels.get(0), tile.key_begin / kernels_.panel,
+                    round_up(tile.key_end, kernels_.panel) / kernels_.panel, s.weights, tile.stride);
+  }
+
+  void weighted_values(const Tile& tile, const Scratch& s) const {
+    if (tile.key_begin >= tile.key_end) std::fill_n(s.values, static_cast<size_t>(tile.n_row) * padded_value_, 0.0f);
+    kernels_.weighted_values(s.weights, tile.stride, tile.n_row, tile.key_begin, tile.key_end, padded_key_,
+                             work_.value_panels.get(0), call_.d_value, s.values);
+    for (int r = 0; r < tile.n_row; ++r)
+      std::copy_n(s.values + static_cast<size_t>(r) * padded_value_, call_.d_value,
+                  call_.output(tile.stream, tile.first_query + r, tile.head));
+  }
+
+  Operation& op_;
+  const Call& call_;
+  const Kernels& kernels_;
+  Workspace& work_;
+  const Plan plan_;
+  const int padded_key_, padded_value_;
+};
+
+}  // namespace
+
+void attend_by_tiles(Operation& operation) { ByTiles(operation).run(); }
+
+}  // namespace sinkscope::attention

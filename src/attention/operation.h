@@ -1,0 +1,47 @@
+// What the two ways of computing an attention operation share: attend() makes it, one of them computes it.
+#pragma once
+
+#include <span>
+
+#include "attention/attend.h"
+#include "attention/kernels.h"
+#include "attention/team.h"
+
+namespace sinkscope::attention {
+
+inline int round_up(int n, int step) { return (n + step - 1) / step * step; }
+
+struct Operation {
+  const Call& call;
+  std::span<Probe* const> probes;
+  const Kernels& kernels;
+  int n_thread;
+  Workspace& work;
+  AttentionShape shape;  // slots are the way's own
+
+  int group() const { return call.n_head / call.n_head_kv; }  // query heads that share keys and values
+
+  const RowView& view(int stream, int head, int query) const {
+    return shape.rows[static_cast<size_t>(shape.plane(stream, head)) * call.n_query + query];
+  }
+
+  // The keys that any of these queries can see, from the start of a multiple of `step` on.
+  struct Keys {
+    int begin, end;
+  };
+  Keys visible(int stream, int head, int first_query, int n_query, int step) const;
+
+  // Scaled queries of a head, [n_query, d_stride] with zeros behind d_key.
+  void scaled_queries(int stream, int head, int first_query, int n_query, int d_stride, float* to) const;
+
+  // Logits of a tile become weights in place. weights: [n_row, stride]; entropy, learned_sink_mass: [n_row].
+  void softmax_rows(const Tile& tile, float* weights, float* entropy, float* learned_sink_mass) const;
+};
+
+// Many queries: keys and values are packed into panels, and tiles of weights stay in the L2 cache.
+void attend_by_tiles(Operation& operation);
+
+// Few queries: keys and values are read once, where they lie, for all query heads that share them.
+void attend_by_keys(Operation& operation);
+
+}  // namespace sinkscope::attention
