@@ -12,6 +12,7 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "attention/kernels.cpp"
 #include <hwy/foreach_target.h>
+#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <hwy/contrib/math/math-inl.h>
@@ -99,12 +100,33 @@ HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d
   return scratch;
 }
 
-HWY_ATTR void decode_rows(const Rows& rows, int stream, int head_kv, int first, int n, int d, int d_stride, float* to) {
-  for (int k = first; k < first + n; ++k, to += d_stride) {
-    const float* decoded = decoded_row(rows, rows.row(stream, head_kv, k), d, to);
-    if (decoded != to) std::copy_n(decoded, d, to);
-    std::fill(to + d, to + d_stride, 0.0f);
+HWY_ATTR HWY_INLINE void decode_row(const Rows& rows, const std::byte* from, int d, int d_stride, float* to) {
+  if (rows.element == Element::f16 && d == d_stride) {  // what most caches are
+    const hn::Rebind<hwy::float16_t, F> half;
+    for (int i = 0; i < d; i += kLanes)
+      hn::StoreU(hn::PromoteTo(f, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(from) + i)), f, to + i);
+    return;
   }
+  const float* decoded = decoded_row(rows, from, d, to);
+  if (decoded != to) std::copy_n(decoded, d, to);
+  std::fill(to + d, to + d_stride, 0.0f);
+}
+
+HWY_ATTR void decode_rows(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to) {
+  const std::byte* from = rows.row(stream, 0, first);
+  const size_t next = n * rows.key_stride, row_bytes = std::min(rows.key_stride, rows.head_stride);
+  const auto decode = [&](int h, int k) HWY_ATTR {
+    const std::byte* row = from + h * rows.head_stride + k * rows.key_stride;
+    // The next rows come from memory while these are computed with.
+    for (size_t line = 0; line < row_bytes; line += 64) hwy::Prefetch(row + next + line);
+    decode_row(rows, row, d, d_stride, to + (static_cast<size_t>(h) * n + k) * d_stride);
+  };
+  if (rows.head_stride < rows.key_stride)
+    for (int k = 0; k < n; ++k)
+      for (int h = 0; h < n_head_kv; ++h) decode(h, k);
+  else
+    for (int h = 0; h < n_head_kv; ++h)
+      for (int k = 0; k < n; ++k) decode(h, k);
 }
 
 #if HWY_TARGET == HWY_SCALAR
@@ -119,9 +141,7 @@ HWY_ATTR HWY_INLINE V pairwise(V a, V b) { return hn::Add(hn::ConcatEven(f, b, a
 HWY_ATTR HWY_INLINE void store_sums(const V* v, int n, float* to) {
   V sums = pairwise(pairwise(v[0], v[1]), pairwise(v[2], v[3]));
   for (int lanes = kLanes; lanes > 4; lanes /= 2) sums = pairwise(sums, sums);
-  HWY_ALIGN float all[kLanes];
-  hn::Store(sums, f, all);
-  std::copy_n(all, n, to);
+  hn::BlendedStore(sums, hn::FirstN(f, n), f, to);
 }
 #endif
 
@@ -170,45 +190,53 @@ HWY_ATTR void key_scores(const float* q, int n_row, int d_stride, const float* k
     }
 }
 
-// kRows weights against two vectors of components.
-template <int kRows>
+// kRows weights against kVectors vectors of components.
+template <int kRows, int kVectors>
 HWY_ATTR HWY_INLINE void add_components(const float* HWY_RESTRICT weights, size_t stride, const float* HWY_RESTRICT values,
                                         int n_key, int d_stride, float* HWY_RESTRICT out) {
-  V low[kRows], high[kRows];
+  V sums[kRows][kVectors];
   HWY_UNROLL(4)
-  for (int r = 0; r < kRows; ++r) {
-    low[r] = hn::LoadU(f, out + static_cast<size_t>(r) * d_stride);
-    high[r] = hn::LoadU(f, out + static_cast<size_t>(r) * d_stride + kLanes);
-  }
+  for (int r = 0; r < kRows; ++r)
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::LoadU(f, out + static_cast<size_t>(r) * d_stride + v * kLanes);
   for (int k = 0; k < n_key; ++k, values += d_stride) {
-    const V v_low = hn::LoadU(f, values), v_high = hn::LoadU(f, values + kLanes);
+    V value[kVectors];
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) value[v] = hn::LoadU(f, values + v * kLanes);
     HWY_UNROLL(4)
     for (int r = 0; r < kRows; ++r) {
       const V w = hn::Set(f, weights[r * stride + k]);
-      low[r] = hn::MulAdd(w, v_low, low[r]);
-      high[r] = hn::MulAdd(w, v_high, high[r]);
+      HWY_UNROLL(4)
+      for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(w, value[v], sums[r][v]);
     }
   }
   HWY_UNROLL(4)
-  for (int r = 0; r < kRows; ++r) {
-    hn::StoreU(low[r], f, out + static_cast<size_t>(r) * d_stride);
-    hn::StoreU(high[r], f, out + static_cast<size_t>(r) * d_stride + kLanes);
+  for (int r = 0; r < kRows; ++r)
+    HWY_UNROLL(4)
+    for (int v = 0; v < kVectors; ++v) hn::StoreU(sums[r][v], f, out + static_cast<size_t>(r) * d_stride + v * kLanes);
+}
+
+template <int kVectors>
+HWY_ATTR HWY_INLINE void add_slice(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
+                                   float* out) {
+  for (int r = 0; r < n_row; r += 4) {
+    const float* w = weights + r * stride;
+    float* to = out + static_cast<size_t>(r) * d_stride;
+    switch (std::min(4, n_row - r)) {
+      case 4: add_components<4, kVectors>(w, stride, values, n_key, d_stride, to); break;
+      case 3: add_components<3, kVectors>(w, stride, values, n_key, d_stride, to); break;
+      case 2: add_components<2, kVectors>(w, stride, values, n_key, d_stride, to); break;
+      default: add_components<1, kVectors>(w, stride, values, n_key, d_stride, to);
+    }
   }
 }
 
 HWY_ATTR void add_values(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
                          float* out) {
-  for (int r = 0; r < n_row; r += 4)
-    for (int c = 0; c < d_stride; c += kPanel) {
-      const float* w = weights + r * stride;
-      float* to = out + static_cast<size_t>(r) * d_stride + c;
-      switch (std::min(4, n_row - r)) {
-        case 4: add_components<4>(w, stride, values + c, n_key, d_stride, to); break;
-        case 3: add_components<3>(w, stride, values + c, n_key, d_stride, to); break;
-        case 2: add_components<2>(w, stride, values + c, n_key, d_stride, to); break;
-        default: add_components<1>(w, stride, values + c, n_key, d_stride, to);
-      }
-    }
+  constexpr int kMany = kFewRows;  // with 32 registers 4 vectors for 4 rows, with 16 two
+  int c = 0;
+  for (; c + kMany * kLanes <= d_stride; c += kMany * kLanes) add_slice<kMany>(weights, stride, n_row, values + c, n_key, d_stride, out + c);
+  for (; c < d_stride; c += kPanel) add_slice<2>(weights, stride, n_row, values + c, n_key, d_stride, out + c);
 }
 
 HWY_ATTR void pack_keys(const Rows& rows, int stream, int head_kv, int first, int n, int d, float* panels,

@@ -45,8 +45,9 @@ struct Kernels {
   RowView (*view_of)(const uint16_t* mask_row, int n_key);
 
   // For few queries, on keys and values as they lie.
-  // Decode rows [first, first + n) to floats [n, d_stride], zeros behind d; d_stride is a multiple of `panel`.
-  void (*decode_rows)(const Rows& rows, int stream, int head_kv, int first, int n, int d, int d_stride, float* to);
+  // Decode rows [first, first + n) of all KV heads to floats [n_head_kv, n, d_stride], zeros behind d, in the order in
+  // which they lie; d_stride is a multiple of `panel`.
+  void (*decode_rows)(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to);
   // logits[r][k] = q[r] . keys[k]; q: [n_row, d_stride], keys: [n_key, d_stride].
   void (*key_scores)(const float* q, int n_row, int d_stride, const float* keys, int n_key, float* logits, size_t stride);
   // out[r] += sum over keys of weights[r][k] values[k]; values: [n_key, d_stride], out: [n_row, d_stride].
