@@ -47,6 +47,7 @@ struct Tile {
   const float* weights;            // [n_row, stride], column 0 is key_begin
   size_t stride;
   const float* entropy;            // [n_row] in nats, over the keys and the learned sink
+  const float* largest_weight;     // [n_row] of a key
   const float* learned_sink_mass;  // [n_row] share of the row that the learned sink takes, else 0
 
   const float* row(int r) const { return weights + static_cast<size_t>(r) * stride; }

@@ -63,7 +63,7 @@ void Operation::scaled_queries(int stream, int head, int first_query, int n_quer
   }
 }
 
-void Operation::softmax_rows(const Tile& tile, float* weights, float* entropy, float* learned_sink_mass) const {
+void Operation::softmax_rows(const Tile& tile, float* weights, const RowValues& values) const {
   const float slope = alibi_slope(call, tile.head);
   for (int r = 0; r < tile.n_row; ++r) {
     RowTask task{.view = view(tile.stream, tile.head, tile.first_query + r), .mask = nullptr, .slope = slope,
@@ -71,8 +71,8 @@ void Operation::softmax_rows(const Tile& tile, float* weights, float* entropy, f
     task.view.begin = std::clamp(task.view.begin, tile.key_begin, tile.key_end);
     task.view.end = std::clamp(task.view.end, task.view.begin, tile.key_end);
     if (!task.view.plain) task.mask = call.mask.row(tile.stream, tile.head, tile.first_query + r);
-    kernels.softmax_row(weights + static_cast<size_t>(r) * tile.stride, tile.key_begin, tile.key_end, task, entropy + r,
-                        learned_sink_mass + r);
+    kernels.softmax_row(weights + static_cast<size_t>(r) * tile.stride, tile.key_begin, tile.key_end, task,
+                        values.entropy + r, values.learned_sink_mass + r, values.largest_weight + r);
   }
 }
 

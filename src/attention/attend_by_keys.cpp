@@ -23,8 +23,8 @@ class ByKeys {
     n_thread_ = work < kWorthASecondThread ? 1 : op_.n_thread;
     queries_ = work_.queries.get(n * d_key_);
     weights_ = work_.weights.get(n * stride_);
-    entropy_ = work_.row_values.get(2 * n);
-    learned_sink_mass_ = entropy_ + n;
+    float* values = work_.row_values.get(3 * n);
+    of_rows_ = {values, values + n, values + 2 * n};
     partial_ = work_.partial.get(n * n_chunk_ * d_value_);
   }
 
@@ -106,9 +106,10 @@ class ByKeys {
     float* weights = weights_ + row * stride_;
     const Tile tile{.stream = stream, .head = head, .slot = head, .first_query = 0, .n_row = call_.n_query,
                     .key_begin = keys.begin, .key_end = keys.end, .weights = weights,
-                    .stride = static_cast<size_t>(stride_), .entropy = entropy_ + row,
-                    .learned_sink_mass = learned_sink_mass_ + row};
-    op_.softmax_rows(tile, weights, entropy_ + row, learned_sink_mass_ + row);
+                    .stride = static_cast<size_t>(stride_), .entropy = of_rows_.entropy + row,
+                    .largest_weight = of_rows_.largest_weight + row,
+                    .learned_sink_mass = of_rows_.learned_sink_mass + row};
+    op_.softmax_rows(tile, weights, {of_rows_.entropy + row, of_rows_.largest_weight + row, of_rows_.learned_sink_mass + row});
     for (Probe* probe : op_.probes) probe->see(tile);
   }
 
@@ -149,7 +150,7 @@ class ByKeys {
   // Rows: [n_stream, n_head, n_query].
   float* queries_;                        // [row, d_key], scaled
   float* weights_;                        // [row, stride], column 0 is the first key that is visible
-  float *entropy_, *learned_sink_mass_;   // [row]
+  Operation::RowValues of_rows_;
   float* partial_;                        // [n_stream, n_chunk, n_head, n_query, d_value]
 };
 

@@ -55,16 +55,17 @@ class ByTiles {
  private:
   // Memory of one thread: a tile and what belongs to its rows.
   struct Scratch {
-    float *queries, *weights, *values, *entropy, *learned_sink_mass, *row;
+    float *queries, *weights, *values, *row;
+    Operation::RowValues of_rows;
   };
 
   Scratch scratch(int thread) {
     const size_t rows = plan_.rows_per_tile;
     const size_t row = round_up(std::max(call_.d_key, call_.d_value), 64);
-    float* at = work_.of_thread[thread].get(rows * (row + padded_key_ + padded_value_ + 2) + row);
+    float* at = work_.of_thread[thread].get(rows * (row + padded_key_ + padded_value_ + 3) + row);
     const auto take = [&](size_t n) { return std::exchange(at, at + n); };
     return {.queries = take(rows * row), .weights = take(rows * padded_key_), .values = take(rows * padded_value_),
-            .entropy = take(rows), .learned_sink_mass = take(rows), .row = take(row)};
+            .row = take(row), .of_rows = {take(rows), take(rows), take(rows)}};
   }
 
   // Keys and values of one KV head as floats in panels: read by all query heads of its group.
@@ -89,9 +90,10 @@ class ByTiles {
                       .first_query = first, .n_row = n_row, .key_begin = keys.begin, .key_end = keys.end,
                       .weights = s.weights,
                       .stride = static_cast<size_t>(round_up(keys.end, kernels_.panel) - keys.begin),
-                      .entropy = s.entropy, .learned_sink_mass = s.learned_sink_mass};
+                      .entropy = s.of_rows.entropy, .largest_weight = s.of_rows.largest_weight,
+                      .learned_sink_mass = s.of_rows.learned_sink_mass};
       scores(tile, s);
-      op_.softmax_rows(tile, s.weights, s.entropy, s.learned_sink_mass);
+      op_.softmax_rows(tile, s.weights, s.of_rows);
       for (Probe* probe : op_.probes) probe->see(tile);
       weighted_values(tile, s);
     }

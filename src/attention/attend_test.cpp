@@ -165,6 +165,9 @@ class WholeMap : public Probe {
       const size_t row = (static_cast<size_t>(t.stream) * shape_.n_head + t.head) * shape_.n_query + t.first_query + r;
       std::copy_n(t.row(r), t.key_end - t.key_begin, weights.data() + row * shape_.n_key + t.key_begin);
       entropy[row] = t.entropy[r];
+      if (t.key_begin < t.key_end && !std::isnan(t.entropy[r])) {
+        EXPECT_EQ(t.largest_weight[r], *std::max_element(t.row(r), t.row(r) + (t.key_end - t.key_begin)));
+      }
       learned_sink_mass[row] = t.learned_sink_mass[r];
       ++times_seen[row];
     }
@@ -306,7 +309,7 @@ TEST_P(KernelsTest, ColumnsOfATileAreAddedAndCompared) {
   const std::vector<float> weights = {.5f, .25f, .25f, 9, .125f, .5f, .375f, 9};
   std::vector<float> sum(8, 1), largest(8, .3f);
   GetParam()->add_columns({.stream = 0, .head = 0, .slot = 0, .first_query = 0, .n_row = 2, .key_begin = 2, .key_end = 5,
-                           .weights = weights.data(), .stride = 4, .entropy = nullptr, .learned_sink_mass = nullptr},
+                           .weights = weights.data(), .stride = 4, .entropy = nullptr, .largest_weight = nullptr, .learned_sink_mass = nullptr},
                           sum.data(), largest.data());
   EXPECT_EQ(sum, (std::vector<float>{1, 1, 1.625f, 1.75f, 1.625f, 1, 1, 1}));
   EXPECT_EQ(largest, (std::vector<float>{.3f, .3f, .5f, .5f, .375f, .3f, .3f, .3f}));
@@ -315,10 +318,29 @@ TEST_P(KernelsTest, ColumnsOfATileAreAddedAndCompared) {
 TEST_P(KernelsTest, StrongestIsTheFirstOfTheLargest) {
   std::vector<float> row(37, .01f);
   row[20] = row[30] = .5f;
-  EXPECT_EQ(GetParam()->strongest(row.data(), 37), 20);
-  EXPECT_EQ(GetParam()->strongest(row.data(), 20), 0);
+  EXPECT_EQ(GetParam()->strongest(row.data(), 37, .5f), 20);
+  EXPECT_EQ(GetParam()->strongest(row.data(), 20, .01f), 0);
   std::fill(row.begin(), row.end(), 0.0f);
-  EXPECT_EQ(GetParam()->strongest(row.data(), 37), -1);
+  EXPECT_EQ(GetParam()->strongest(row.data(), 37, 0), -1);
+}
+
+TEST_P(KernelsTest, ExponentialsAreWithinTwoUnitsInTheLastPlace) {
+  std::vector<float> x;
+  for (float v = 0; v > -87; v -= .0037f) x.push_back(v);
+  for (float v = -1e-9f; v > -1e-2f; v *= 1.01f) x.push_back(v);
+  const size_t n = x.size();
+  x.insert(x.end(), {-0.0f, -87.0f, -87.5f, -104.0f, -1e30f, -INFINITY});
+  std::vector<float> got(x.size());
+  GetParam()->exponentials(x.data(), static_cast<int>(x.size()), got.data());
+  for (size_t i = 0; i < n; ++i) {
+    const double want = std::exp(double{x[i]});
+    const double ulp = std::nextafter(static_cast<float>(want), INFINITY) - static_cast<float>(want);
+    ASSERT_LE(std::abs(got[i] - want), 2 * ulp) << x[i];
+  }
+  EXPECT_EQ(got[0], 1);
+  EXPECT_EQ(got[n], 1);
+  EXPECT_GT(got[n + 1], 0);
+  for (size_t i = n + 2; i < x.size(); ++i) EXPECT_EQ(got[i], 0) << x[i];
 }
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, KernelsTest, testing::ValuesIn(available_kernels().begin(), available_kernels().end()),

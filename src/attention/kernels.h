@@ -36,8 +36,10 @@ struct Kernels {
   // logits[r][k] = q[r] . key[k] for n_row rows (q: [n_row, d] contiguous) and the panels [first_panel, last_panel).
   void (*scores)(const float* q, int n_row, int d, const float* key_panels, int first_panel, int last_panel,
                  float* logits, size_t stride);
-  // Logits of the keys [begin, end) become weights in place. Returns the entropy, and the learned sink's mass.
-  void (*softmax_row)(float* row, int begin, int end, const RowTask& task, float* entropy, float* learned_sink_mass);
+  // Logits of the keys [begin, end) become weights in place. Returns the entropy, the learned sink's mass and the largest
+  // weight of a key.
+  void (*softmax_row)(float* row, int begin, int end, const RowTask& task, float* entropy, float* learned_sink_mass,
+                      float* largest_weight);
   // out[r] = sum over keys of weights[r][k] value[k]; out: [n_row, d] contiguous, d rounded up to `panel`.
   void (*weighted_values)(const float* weights, size_t stride, int n_row, int begin, int end, int n_key,
                           const float* value_panels, int d, float* out);
@@ -54,10 +56,13 @@ struct Kernels {
   void (*add_values)(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
                      float* out);
 
+  // to[i] = e^x[i] for x <= 0, as softmax_row computes it: at most 2 ulp off down to -87, 0 below.
+  void (*exponentials)(const float* x, int n, float* to);
+
   // For probes. sum[k] += w, largest[k] = max(largest[k], w) over the tile's rows, k from key 0.
   void (*add_columns)(const Tile& tile, float* sum, float* largest);
-  // The first key with the largest weight of a row, relative to its begin; -1 when the row sees nothing.
-  int (*strongest)(const float* row, int n);
+  // The first key with the largest weight of a row, relative to its begin; -1 when that is 0: the row sees nothing.
+  int (*strongest)(const float* row, int n, float largest_weight);
 };
 
 // The instruction sets that were compiled and that this processor has, the best first.

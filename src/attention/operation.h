@@ -34,8 +34,13 @@ struct Operation {
   // Scaled queries of a head, [n_query, d_stride] with zeros behind d_key.
   void scaled_queries(int stream, int head, int first_query, int n_query, int d_stride, float* to) const;
 
-  // Logits of a tile become weights in place. weights: [n_row, stride]; entropy, learned_sink_mass: [n_row].
-  void softmax_rows(const Tile& tile, float* weights, float* entropy, float* learned_sink_mass) const;
+  // What softmax leaves of each row beside its weights: [n_row] each.
+  struct RowValues {
+    float *entropy, *largest_weight, *learned_sink_mass;
+  };
+
+  // Logits of a tile, [n_row, stride], become weights in place.
+  void softmax_rows(const Tile& tile, float* weights, const RowValues& values) const;
 };
 
 // Many queries: keys and values are packed into panels, and tiles of weights stay in the L2 cache.

@@ -53,7 +53,7 @@ void Recorder::see_row(const Tile& tile, int r, LayerRecord& layer) {
   const float* weights = tile.row(r);
   const int n_key = tile.key_end - tile.key_begin;
   layer.entropy[at] = tile.entropy[r];
-  const int strongest = kernels_.strongest(weights, n_key);
+  const int strongest = kernels_.strongest(weights, n_key, tile.largest_weight[r]);
   layer.strongest[at] = strongest < 0 ? -1 : tile.key_begin + strongest;
   if (layer.learned_sink) layer.learned_sink_mass[at] = tile.learned_sink_mass[r];
   if (const auto map = maps_.find({shape_->layer, head}); map != maps_.end())
