@@ -44,12 +44,12 @@ constexpr Way kWays[] = {
     {"sinkscope, measuring", Attention::sinkscope, true, true},
     {"sinkscope, measuring, no BLAS", Attention::sinkscope, false, true},
 };
-constexpr int kNumWays = static_cast<int>(std::size(kWays));
 
 struct Options {
   std::vector<std::string> models = {"smollm2-135m"};
   std::vector<int> lengths = {1, 512, 2048, 8192};
   int rounds = 3, decoded = 32;
+  std::vector<int> ways;  // of kWays; the first is what others are compared with
   std::string json, markdown, svg;
 };
 
@@ -115,13 +115,13 @@ struct Work {
   int n_token;
   std::vector<std::vector<Result>> results;
 
-  Spread of(int way, double Result::*field) const {
+  Spread of(size_t way, double Result::*field) const {
     std::vector<double> values;
     for (const Result& r : results[way]) values.push_back(r.*field);
     return spread(values);
   }
-  // Against llama.cpp as it is built by default, with flash attention: the first way.
-  Spread ratio(int way, double Result::*field) const {
+  // Against the first way, which is llama.cpp with flash attention, as it is built by default, unless --way says otherwise.
+  Spread ratio(size_t way, double Result::*field) const {
     std::vector<double> values;
     for (size_t r = 0; r < results[way].size(); ++r) values.push_back(results[way][r].*field / (results[0][r].*field));
     return spread(values);
@@ -141,12 +141,12 @@ std::string machine(const Options& o) {
                      attention::kernels("auto").name, core ? fmt::format("told to be {}", core) : "as it likes", SINKSCOPE_VERSION, o.rounds);
 }
 
-std::string table(const Work& w, int n_decoded) {
+std::string table(const Options& o, const Work& w) {
   const auto shown = [](const Spread& s) { return fmt::format("{:.2f} [{:.2f}, {:.2f}]", s.median, s.low, s.high); };
   std::string text = fmt::format("\n{}, {} tokens, then {} one by one\n\n| way | prefill s | ratio [low, high] | decode tokens/s | ratio [low, high] "
-                                 "| peak MiB |\n|---|---|---|---|---|---|\n", w.model, w.n_token, n_decoded);
-  for (int i = 0; i < kNumWays; ++i)
-    text += fmt::format("| {} | {:.2f} | {} | {:.1f} | {} | {:.0f} |\n", kWays[i].name, w.of(i, &Result::prefill_s).median,
+                                 "| peak MiB |\n|---|---|---|---|---|---|\n", w.model, w.n_token, o.decoded);
+  for (size_t i = 0; i < o.ways.size(); ++i)
+    text += fmt::format("| {} | {:.2f} | {} | {:.1f} | {} | {:.0f} |\n", kWays[o.ways[i]].name, w.of(i, &Result::prefill_s).median,
                         shown(w.ratio(i, &Result::prefill_s)), w.of(i, &Result::decode_tokens_per_s).median,
                         shown(w.ratio(i, &Result::decode_tokens_per_s)), w.of(i, &Result::peak_mib).median);
   return text;
@@ -156,11 +156,11 @@ Json to_json(const Options& o, const std::vector<Work>& works) {
   Json json = {{"schema", "sinkscope.compare/1"}, {"machine", machine(o)}, {"decoded", o.decoded}, {"works", Json::array()}};
   for (const Work& w : works) {
     Json work = {{"model", w.model}, {"n_token", w.n_token}, {"ways", Json::array()}};
-    for (int i = 0; i < kNumWays; ++i) {
+    for (size_t i = 0; i < o.ways.size(); ++i) {
       Json rounds = Json::array();
       for (const Result& r : w.results[i])
         rounds.push_back({{"prefill_s", r.prefill_s}, {"decode_tokens_per_s", r.decode_tokens_per_s}, {"peak_mib", r.peak_mib}});
-      work["ways"].push_back({{"way", kWays[i].name}, {"rounds", rounds}});
+      work["ways"].push_back({{"way", kWays[o.ways[i]].name}, {"rounds", rounds}});
     }
     json["works"].push_back(std::move(work));
   }
@@ -181,10 +181,11 @@ std::string to_svg(const Options& o, const std::vector<Work>& works) {
   };
   for (const Work& w : works) {
     body += fmt::format("<text x='8' y='{}' font-weight='bold'>{}, {} tokens</text>\n", y, w.model, w.n_token);
-    for (int i = 0; i < kNumWays; ++i) {
+    for (size_t i = 0; i < o.ways.size(); ++i) {
       y += kRow;
-      const char* colour = kWays[i].attention == Attention::sinkscope ? "#d1495b" : "#30638e";
-      body += fmt::format("<text x='16' y='{}'>{}</text>\n", y, kWays[i].name);
+      const Way& way = kWays[o.ways[i]];
+      const char* colour = way.attention == Attention::sinkscope ? "#d1495b" : "#30638e";
+      body += fmt::format("<text x='16' y='{}'>{}</text>\n", y, way.name);
       bar(kLeft, w.ratio(i, &Result::prefill_s), colour);
       bar(kLeft + kBar + kGap, w.ratio(i, &Result::decode_tokens_per_s), colour);
     }
@@ -192,8 +193,7 @@ std::string to_svg(const Options& o, const std::vector<Work>& works) {
   }
   return fmt::format("<svg xmlns='http://www.w3.org/2000/svg' width='{}' height='{}' font-family='sans-serif' font-size='11'>\n"
                      "<rect width='100%' height='100%' fill='white'/>\n<text x='{}' y='14'>time of prefill (less is better)</text>"
-                     "<text x='{}' y='14'>rate of decoding (more is better)</text>\n{}<text x='8' y='{}'>ratios to llama.cpp with flash attention; "
-                     "{}</text>\n</svg>\n", kLeft + 2 * (kBar + kGap) + 20, y + 10, kLeft, kLeft + kBar + kGap, body, y, machine(o));
+                     "<text x='{}' y='14'>rate of decoding (more is better)</text>\n{}<text x='8' y='{}'>ratios to '{}'; {}</text>\n</svg>\n", kLeft + 2 * (kBar + kGap) + 20, y + 10, kLeft, kLeft + kBar + kGap, body, y, kWays[o.ways[0]].name, machine(o));
 }
 
 void write(const std::string& path, const std::string& text) {
@@ -206,17 +206,18 @@ void write(const std::string& path, const std::string& text) {
 void compare(const Options& o) {
   std::vector<Work> works;
   for (const std::string& model : o.models)
-    for (const int n_token : o.lengths) works.push_back({model, n_token, std::vector<std::vector<Result>>(kNumWays)});
+    for (const int n_token : o.lengths) works.push_back({model, n_token, std::vector<std::vector<Result>>(o.ways.size())});
   std::string report = machine(o) + "\n";
   fmt::print("{}", report);
   for (Work& w : works) {
     for (int round = 0; round < o.rounds; ++round)
-      for (int i = 0; i < kNumWays; ++i) {
-        if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\x1b[K{}, {} tokens, round {}: {}", w.model, w.n_token, round + 1, kWays[i].name);
-        w.results[i].push_back(in_child(kWays[i], w.model, w.n_token, o.decoded));
+      for (size_t i = 0; i < o.ways.size(); ++i) {
+        const Way& way = kWays[o.ways[i]];
+        if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\x1b[K{}, {} tokens, round {}: {}", w.model, w.n_token, round + 1, way.name);
+        w.results[i].push_back(in_child(way, w.model, w.n_token, o.decoded));
       }
     if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\x1b[K");
-    const std::string text = table(w, o.decoded);
+    const std::string text = table(o, w);
     fmt::print("{}", text);
     std::fflush(stdout);
     report += text;
@@ -235,6 +236,12 @@ int main(int argc, char** argv) {
   app.add_option("--length", o.lengths, "tokens of the prompt")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--rounds", o.rounds, "how often everything is measured")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--decode", o.decoded, "tokens that follow one by one")->check(CLI::Range(1, 4096))->capture_default_str();
+  std::string ways = "by number, the first being what others are compared with:";
+  for (size_t i = 0; i < std::size(kWays); ++i) {
+    o.ways.push_back(static_cast<int>(i));
+    ways += fmt::format(" {}: {};", i, kWays[i].name);
+  }
+  app.add_option("--way", o.ways, ways)->check(CLI::Range(0, static_cast<int>(std::size(kWays)) - 1));
   app.add_option("--json", o.json, "write all numbers");
   app.add_option("--markdown", o.markdown, "write the tables");
   app.add_option("--svg", o.svg, "draw the ratios");
