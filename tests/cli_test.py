@@ -1209,6 +1209,25 @@ class Documents(Test):
         read_safetensors(self.path("out\n.safetensors"))
 
 
+class Golden(Test):
+    """Figures of Hugging Face eager attention in float32, by the program itself."""
+
+    def test_tokens_as_they_are_give_the_figures(self):
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "golden", "smollm2-135m-q4_1.json"), encoding="utf-8") as file:
+            sets = json.load(file)["sets"]
+        for name, golden in sets.items():
+            with self.subTest(name):
+                self.write("tokens.json", json.dumps(golden["tokens"]))
+                self.works("profile", "smollm2-135m", "--tokens", "tokens.json", "--json", "out.json")
+                d = self.load("out.json")
+                self.assertAlmostEqual(d["sink_rate"]["first"], golden["sink_rate_first"], delta=0.4)
+                n = len(golden["alpha_first"])
+                off = [abs(head["alpha_first"] - sum(prompt[layer["layer"]][head["head"]] for prompt in golden["alpha_first"]) / n)
+                       for layer in d["layers"] for head in layer["heads"]]
+                self.assertEqual(len(off), 270)
+                self.assertLessEqual(sum(off) / len(off), 0.003)
+
+
 if __name__ == "__main__":
     if not os.access(PROGRAM, os.X_OK) or not os.path.isfile(MODEL):
         sys.exit(f"cli_test: needs the program '{PROGRAM}' and the model '{MODEL}'; set SINKSCOPE and SINKSCOPE_MODEL")

@@ -22,7 +22,7 @@ struct LayerRecord {
   int n_head = 0;                      // 0: nothing of this layer was seen
   int n_row = 0;                       // rows seen so far
   bool learned_sink = false;
-  std::vector<float> column_sum;       // attention that a key received; added in double within an operation
+  std::vector<float> column_sum;       // attention that a key received
   std::vector<float> column_max;
   std::vector<uint32_t> column_n_row;  // [n_mask, n_token] rows that could see the key; n_mask is 1 or n_head
   std::vector<float> entropy;          // of a row, in nats
