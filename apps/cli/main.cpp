@@ -35,11 +35,14 @@ void on_interrupt(int signal) {
 
 constexpr const char* kDamaged = "the model file is damaged or of a kind that it cannot run, give another one\n";
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // sanitizers tell of crashes themselves
+#define SINKSCOPE_TELLS_OF_CRASHES
 void on_crash(int) {
   print_raw("sinkscope: llama.cpp crashed; ");
   print_raw(kDamaged);
   leave_at_once(kFailed);
 }
+#endif
 
 void on_give_up(const char* sentence) {
   print_raw("sinkscope: ");
@@ -61,7 +64,7 @@ void handle(int signal, void (*handler)(int), int flags = 0) {
 void install_handlers() {
   for (const int s : {SIGINT, SIGTERM, SIGHUP}) handle(s, on_interrupt);
   for (const int s : {SIGPIPE, SIGXFSZ}) std::signal(s, SIG_IGN);  // the failing write says it
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#ifdef SINKSCOPE_TELLS_OF_CRASHES
   static char stack[64 << 10];  // for a crash by a full stack
   const stack_t own = {.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof stack};
   sigaltstack(&own, nullptr);

@@ -66,6 +66,8 @@ class Probe {
   virtual void merge(int stream, int first_head, int n_head) = 0;
   // After the operation.
   virtual void end() {}
+  // In place of end() when the operation failed: something threw.
+  virtual void abandon() {}
 };
 
 }  // namespace sinkscope

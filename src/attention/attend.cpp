@@ -85,8 +85,13 @@ void attend(const Call& call, std::span<Probe* const> probes, const Kernels& ker
                                 .d_key = call.d_key, .d_value = call.d_value,
                                 .learned_sink = call.learned_sink != nullptr, .rows = {}, .key_n_row = {}}};
   read_masks(call, kernels, n_thread, work, operation.shape);
-  if (way == Way::best && call.n_query <= kFewQueries) attend_by_keys(operation);
-  else attend_by_tiles(operation);
+  try {
+    if (way == Way::best && call.n_query <= kFewQueries) attend_by_keys(operation);
+    else attend_by_tiles(operation);
+  } catch (...) {
+    for (Probe* probe : probes) probe->abandon();
+    throw;
+  }
 }
 
 }  // namespace sinkscope::attention

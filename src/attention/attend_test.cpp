@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <stdexcept>
 
 #include <gtest/gtest.h>
 
@@ -345,6 +346,28 @@ TEST_P(KernelsTest, ExponentialsAreWithinTwoUnitsInTheLastPlace) {
 
 INSTANTIATE_TEST_SUITE_P(EveryIsa, KernelsTest, testing::ValuesIn(available_kernels().begin(), available_kernels().end()),
                          [](const auto& p) { return std::string(p.param->name); });
+
+class Failing : public Probe {
+ public:
+  void begin(const AttentionShape&) override {}
+  void see(const Tile&) override { throw std::runtime_error("no"); }
+  void merge(int, int, int) override {}
+  void end() override { ++n_end; }
+  void abandon() override { ++n_abandoned; }
+  int n_end = 0, n_abandoned = 0;
+};
+
+TEST_P(KernelsTest, AProbeThatFailsIsTold) {
+  for (const int n_query : {2, 30}) {
+    Operands operands({"", 1, n_query, 40, 2, 1, 32, 32});
+    Failing probe;
+    Probe* probes[] = {&probe};
+    Workspace work;
+    EXPECT_THROW(attend(operands.call, probes, *GetParam(), 2, work), std::runtime_error);
+    EXPECT_EQ(probe.n_abandoned, 1);
+    EXPECT_EQ(probe.n_end, 0);
+  }
+}
 
 TEST(Isa, UnknownNamesAreRefused) {
   EXPECT_EQ(kernels("auto").name, available_kernels()[0]->name);

@@ -9,9 +9,10 @@
 namespace sinkscope::plugin {
 
 void CellRecorder::begin(const AttentionShape& shape) {
-  recording_ = std::unique_lock(mutex_);  // one that failed before its end() lets go of its lock here
+  mutex_.lock();
+  recording_ = std::this_thread::get_id();
   shape_ = &shape;
-  columns_.begin(shape);
+  if (!one_slot()) columns_.begin(shape);
   slot_entropy_.assign(shape.n_slot, 0);
   Layer& layer = layers_[shape.layer];
   layer.column_sum.resize(std::max<size_t>(layer.column_sum.size(), shape.n_head));
@@ -21,14 +22,22 @@ void CellRecorder::begin(const AttentionShape& shape) {
 }
 
 void CellRecorder::see(const Tile& tile) {
-  columns_.see(tile);
+  if (one_slot()) add_rows(tile);
+  else columns_.see(tile);
   for (int r = 0; r < tile.n_row; ++r) slot_entropy_[tile.slot] += tile.entropy[r];
+}
+
+// A head that has one slot alone needs no other place for its sums.
+void CellRecorder::add_rows(const Tile& tile) {
+  double* sum = layers_.at(shape_->layer).column_sum[tile.head].data() + tile.key_begin;
+  for (int r = 0; r < tile.n_row; ++r)
+    for (int k = 0; k < tile.key_end - tile.key_begin; ++k) sum[k] += double{tile.row(r)[k]};
 }
 
 void CellRecorder::merge(int, int first_head, int n_head) {
   Layer& layer = layers_[shape_->layer];
   for (int h = 0; h < n_head; ++h) {
-    columns_.take(h, shape_->n_key, layer.column_sum[first_head + h].data(), nullptr);
+    if (!one_slot()) columns_.take(h, shape_->n_key, layer.column_sum[first_head + h].data(), nullptr);
     for (int part = 0; part < shape_->slots_per_head; ++part)
       layer.entropy_sum[first_head + h] += std::exchange(slot_entropy_[h * shape_->slots_per_head + part], 0);
   }
@@ -40,7 +49,13 @@ void CellRecorder::end() {
     for (int k = 0; k < shape_->n_key; ++k)
       layer.n_row[k] += shape_->key_n_row[static_cast<size_t>(shape_->plane(s, 0)) * shape_->n_key + k];
   layer.n_query += shape_->n_query * shape_->n_stream;
-  recording_.unlock();
+  abandon();
+}
+
+void CellRecorder::abandon() {
+  if (recording_ != std::this_thread::get_id()) return;
+  recording_ = std::thread::id();
+  mutex_.unlock();
 }
 
 std::string CellRecorder::to_json() {

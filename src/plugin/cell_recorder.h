@@ -1,9 +1,11 @@
 // What the plugin can measure inside a program that it knows nothing of: attention by cell of the cache.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "measure/columns.h"
@@ -23,8 +25,12 @@ class CellRecorder : public Probe {
   void see(const Tile& tile) override;
   void merge(int stream, int first_head, int n_head) override;
   void end() override;
+  void abandon() override;
 
  private:
+  bool one_slot() const { return shape_->slots_per_head == 1; }
+  void add_rows(const Tile& tile);
+
   struct Layer {
     std::vector<std::vector<double>> column_sum;  // [head][cell]
     std::vector<double> n_row;                    // [cell] rows that could see it, by the first head's mask
@@ -34,7 +40,7 @@ class CellRecorder : public Probe {
 
   const attention::Kernels& kernels_;
   std::mutex mutex_;
-  std::unique_lock<std::mutex> recording_;        // from begin() to end()
+  std::atomic<std::thread::id> recording_;        // who holds it, from begin() to end()
   std::map<int, Layer> layers_;
   measure::ColumnSlots columns_;
   std::vector<double> slot_entropy_;
