@@ -6,7 +6,9 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <random>
+#include <string>
 #include <vector>
 
 #include <benchmark/benchmark.h>
@@ -16,6 +18,7 @@
 #include "attention/attend.h"
 #include "attention/reference.h"
 #include "attention/team.h"
+#include "bench/fma_loop.h"
 #include "measure/recorder.h"
 
 namespace {
@@ -39,19 +42,24 @@ struct Shape {
   int d, n_head, n_head_kv, n_key, n_query;
 };
 
-// The last n_query of n_key positions, causal; keys and values as llama.cpp's cache has them: heads side by side.
+constexpr bool is_decoding(const Shape& s) { return s.n_query == 1; }
+
+// The last n_query of n_key positions, causal; keys and values as llama.cpp's cache has them: heads side by side. Decoding
+// walks through as many layers as do not fit into the last cache.
 struct Operands {
   Operands(const Shape& s, const Type& type) {
     std::mt19937 random(1);
     const size_t row = static_cast<size_t>(s.d) / type.block_values * type.block_bytes, cell = row * s.n_head_kv;
     q.resize(static_cast<size_t>(s.n_head) * s.n_query * s.d);
     out.resize(q.size());
-    k.resize(cell * s.n_key);
+    bytes_of_layer = cell * s.n_key;
+    n_layer = is_decoding(s) ? static_cast<int>(kBeyondCache / bytes_of_layer) + 1 : 1;
+    k.resize(bytes_of_layer * n_layer);
     v.resize(k.size());
     mask.resize(static_cast<size_t>(s.n_query) * s.n_key);
     for (float& x : q) x = static_cast<float>(random() % 2048) / 1024 - 1;
-    for (std::vector<uint8_t>* rows : {&k, &v})
-      for (size_t i = 0; i < rows->size(); i += 2) {
+    for (std::vector<uint8_t>* rows : {&k, &v}) {
+      for (size_t i = 0; i < bytes_of_layer; i += 2) {
         // As a half or a scale it is about 0.1 to 0.5, as bytes or nibbles it is anything.
         const bool head = i % type.block_bytes == 0;
         const auto half = static_cast<uint16_t>((type.element == attention::Element::bf16 ? 0x3E00 : 0x3000) + random() % 0x0080);
@@ -59,13 +67,14 @@ struct Operands {
         (*rows)[i] = static_cast<uint8_t>(word);
         (*rows)[i + 1] = static_cast<uint8_t>(word >> 8);
       }
+      for (int i = 1; i < n_layer; ++i) std::copy_n(rows->begin(), bytes_of_layer, rows->begin() + i * bytes_of_layer);
+    }
     for (int i = 0; i < s.n_query; ++i)
       for (int j = 0; j < s.n_key; ++j) {
         const bool visible = j <= s.n_key - s.n_query + i;
         mask[static_cast<size_t>(i) * s.n_key + j] = visible ? 0 : 0xFC00;
         n_pair += visible;
       }
-    call.layer = 0;
     call.n_query = s.n_query;
     call.n_key = s.n_key;
     call.n_head = s.n_head;
@@ -75,17 +84,27 @@ struct Operands {
     call.q_query_stride = s.d;
     call.q_head_stride = static_cast<size_t>(s.n_query) * s.d;
     const auto rows = [&](const std::vector<uint8_t>& data) {
-      return attention::Rows{reinterpret_cast<const std::byte*>(data.data()), cell, row, data.size(), type.element, nullptr};
+      return attention::Rows{reinterpret_cast<const std::byte*>(data.data()), cell, row, bytes_of_layer, type.element, nullptr};
     };
     call.k = rows(k);
     call.v = rows(v);
     call.mask = {mask.data(), static_cast<size_t>(s.n_key), mask.size(), mask.size(), 1, 1};
     call.scale = .1f / std::sqrt(static_cast<float>(s.d));
     call.out = out.data();
-    bytes = static_cast<double>(k.size() + v.size());
+    bytes = 2.0 * static_cast<double>(bytes_of_layer);
     flop = static_cast<double>(n_pair) * s.n_head * 4 * s.d;
   }
+  const attention::Call& layer(int i) {
+    call.layer = i;
+    call.k.data = reinterpret_cast<const std::byte*>(k.data()) + i * bytes_of_layer;
+    call.v.data = reinterpret_cast<const std::byte*>(v.data()) + i * bytes_of_layer;
+    return call;
+  }
+
+  static constexpr size_t kBeyondCache = 96 << 20;
   attention::Call call;
+  int n_layer = 1;
+  size_t bytes_of_layer = 0;
   std::vector<float> q, out;
   std::vector<uint8_t> k, v;
   std::vector<uint16_t> mask;
@@ -146,8 +165,19 @@ double read_gbps() {
 
 struct Limits {
   double read = read_gbps();
+  std::map<std::string, double> fma;  // GFLOP/s by instruction set
   double sgemm_64 = sgemm_gflops(64), sgemm_128 = sgemm_gflops(128), sgemm_256 = sgemm_gflops(256);
   double sgemm(int d) const { return d <= 64 ? sgemm_64 : d <= 128 ? sgemm_128 : sgemm_256; }
+
+  Limits() {
+    for (const attention::Kernels* kernels : attention::available_kernels()) {
+      constexpr int kTurns = 1 << 20, kTasks = 64;
+      if (const FmaLoop* loop = fma_loop(kernels->name))
+        fma[kernels->name] = 1e-9 * best_rate(loop->flop_per_turn * kTurns * kTasks, [&] {
+          attention::run_tasks(kTasks, kThreads, [&](int, int) { benchmark::DoNotOptimize(loop->run(kTurns)); });
+        });
+    }
+  }
 };
 const Limits& limits() {
   static const Limits measured;
@@ -160,16 +190,22 @@ void attend(benchmark::State& state, const attention::Kernels& kernels, const Sh
   measure::Recorder recorder(kernels, {.maps = {}, .all_first_mass = false});
   Probe* probes[] = {&recorder};
   attention::Workspace work;
+  // As in a session, the recorder's arrays are made once; they have room for the rows of 1,024 steps or 4 batches.
+  const int n_token = s.n_key + (is_decoding(s) ? 1024 : 0);
+  int layer = 0, n_row = n_token;
   for (auto _ : state) {
-    if (measuring) recorder.start(s.n_key);
-    attention::attend(o.call, std::span<Probe* const>(probes, measuring ? 1 : 0), kernels, kThreads, work);
+    if (measuring && n_row + s.n_query > n_token) recorder.start(n_token), n_row = 0;
+    attention::attend(o.layer(layer), std::span<Probe* const>(probes, measuring ? 1 : 0), kernels, kThreads, work);
+    if (++layer == o.n_layer) layer = 0, n_row += s.n_query;
   }
-  if (s.n_query > 4) {
-    state.counters["GFLOP/s"] = Counter(o.flop * 1e-9, Counter::kIsIterationInvariantRate);
-    state.counters["share_of_sgemm"] = Counter(o.flop * 1e-9 / limits().sgemm(s.d), Counter::kIsIterationInvariantRate);
+  const auto rate = [&](const char* name, double amount) { state.counters[name] = Counter(amount, Counter::kIsIterationInvariantRate); };
+  rate("GFLOP/s", o.flop * 1e-9);
+  rate("share_of_fma", o.flop * 1e-9 / limits().fma.at(kernels.name));
+  if (is_decoding(s)) {
+    rate("GB/s", o.bytes * 1e-9);
+    rate("share_of_read", o.bytes * 1e-9 / limits().read);
   } else {
-    state.counters["GB/s"] = Counter(o.bytes * 1e-9, Counter::kIsIterationInvariantRate);
-    state.counters["share_of_read"] = Counter(o.bytes * 1e-9 / limits().read, Counter::kIsIterationInvariantRate);
+    rate("share_of_sgemm", o.flop * 1e-9 / limits().sgemm(s.d));
   }
 }
 
@@ -183,10 +219,9 @@ void add(const attention::Kernels* kernels, const char* what, const Shape& s, co
 const bool registered = [] {
   for (const attention::Kernels* kernels : attention::available_kernels()) {
     for (const int d : {64, 128, 256}) add(kernels, "prefill", {d, 3, 1, 2048, 512}, kTypes[0]);
-    // As wide as SmolLM2, Qwen2.5-Coder-1.5B and Gemma-3-270M; more keys than the last cache holds.
-    for (const Type& type : kTypes) add(kernels, "decode", {64, 9, 3, 65536, 1}, type);
-    add(kernels, "decode", {128, 12, 2, 65536, 1}, kTypes[0]);
-    add(kernels, "decode", {256, 4, 1, 65536, 1}, kTypes[0]);
+    // As wide as SmolLM2, Qwen2.5-Coder-1.5B and Gemma-3-270M.
+    for (const Type& type : kTypes)
+      for (const Shape& s : {Shape{64, 9, 3, 8192, 1}, {128, 12, 2, 8192, 1}, {256, 4, 1, 8192, 1}}) add(kernels, "decode", s, type);
   }
   return true;
 }();
@@ -198,5 +233,6 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   fmt::print("limits of this run, {} threads: OpenBLAS sgemm {:.0f}, {:.0f}, {:.0f} GFLOP/s with an inner size of 64, 128, 256 ({}); reading {:.1f} GB/s\n",
              kThreads, limits().sgemm_64, limits().sgemm_128, limits().sgemm_256, openblas_get_corename(), limits().read);
+  for (const auto& [isa, gflops] : limits().fma) fmt::print("a loop of multiply-adds, {}: {:.0f} GFLOP/s\n", isa, gflops);
   benchmark::RunSpecifiedBenchmarks();
 }

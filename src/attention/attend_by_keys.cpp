@@ -6,7 +6,9 @@ namespace sinkscope::attention {
 namespace {
 
 constexpr int kKeysPerChunk = 256;          // what a thread takes at once
-constexpr size_t kDecodedBytes = 16 << 10;  // decoded rows of keys or values: they stay near
+constexpr size_t kRunBytes = 8 << 10;       // rows of all KV heads that are read together; the next ones are on their way
+constexpr size_t kDecodedBytes = 16 << 10;  // decoded rows: they stay near
+constexpr int kRowsToDecodeFor = 8;         // from more queries on rows are decoded once and kept
 constexpr double kWorthASecondThread = 1 << 17;  // multiplications and additions
 
 // Three passes over the layer, each shared out over threads: logits, weights, outputs. Chunks of keys depend on the
@@ -16,7 +18,7 @@ class ByKeys {
   explicit ByKeys(Operation& operation)
       : op_(operation), call_(op_.call), kernels_(op_.kernels), work_(op_.work), n_row_(op_.group() * call_.n_query),
         n_chunk_((call_.n_key + kKeysPerChunk - 1) / kKeysPerChunk),
-        d_key_(round_up(call_.d_key, kernels_.panel)), d_value_(round_up(call_.d_value, kernels_.panel)),
+        d_key_(round_up(call_.d_key, kRowUnit)), d_value_(round_up(call_.d_value, kRowUnit)),
         stride_(round_up(call_.n_key, kernels_.panel)) {
     const size_t n = static_cast<size_t>(call_.n_stream) * call_.n_head * call_.n_query;
     const double work = 2.0 * static_cast<double>(n) * call_.n_key * (call_.d_key + call_.d_value);
@@ -74,16 +76,24 @@ class ByKeys {
     });
   }
 
-  // Decodes a chunk's rows of all KV heads, some at a time: body(KV head, first key, number, [number, d_stride] floats).
+  // A chunk's rows of all KV heads, some at a time: body(rows, stream, KV head, first row, number, first key). The rows
+  // are the cache's own where the kernels can read them; what many queries share, or no kernel reads, is decoded once.
   template <class Body>
   void over_rows(const Chunk& c, const Rows& rows, int d, int d_stride, int thread, const Body& body) {
     const int n_head_kv = call_.n_head_kv;
-    const int most = std::max(4, static_cast<int>(kDecodedBytes / sizeof(float)) / (n_head_kv * d_stride) / 4 * 4);
-    float* decoded = work_.of_thread[thread].get(static_cast<size_t>(n_head_kv) * most * d_stride);
+    const bool decode = rows.element == Element::coded || d != d_stride || n_row_ > kRowsToDecodeFor;
+    const size_t bytes = decode ? n_head_kv * d_stride * sizeof(float) : rows.key_stride;
+    const int most = std::max(4, static_cast<int>((decode ? kDecodedBytes : kRunBytes) / bytes) / 4 * 4);
     for (int k = c.begin; k < c.end; k += most) {
       const int n = std::min(most, c.end - k);
-      kernels_.decode_rows(rows, c.stream, n_head_kv, k, n, d, d_stride, decoded);
-      for (int h = 0; h < n_head_kv; ++h) body(h, k, n, decoded + static_cast<size_t>(h) * n * d_stride);
+      Rows run = rows;
+      if (decode) {
+        float* decoded = work_.of_thread[thread].get(static_cast<size_t>(n_head_kv) * most * d_stride);
+        kernels_.decode_rows(rows, c.stream, n_head_kv, k, n, d, d_stride, decoded);
+        run = {.data = reinterpret_cast<const std::byte*>(decoded), .key_stride = d_stride * sizeof(float),
+               .head_stride = n * d_stride * sizeof(float), .stream_stride = 0, .element = Element::f32};
+      }
+      for (int h = 0; h < n_head_kv; ++h) body(run, decode ? 0 : c.stream, h, decode ? 0 : k, n, k);
     }
   }
 
@@ -94,9 +104,10 @@ class ByKeys {
 
   void scores(const Chunk& c, int thread) {
     const int begin = keys_of(c.stream).begin;
-    over_rows(c, call_.k, call_.d_key, d_key_, thread, [&](int head_kv, int k, int n, const float* keys) {
+    over_rows(c, call_.k, call_.d_key, d_key_, thread, [&](const Rows& rows, int stream, int head_kv, int first, int n, int key) {
       const size_t row = row_of(c.stream, head_kv);
-      kernels_.key_scores(queries_ + row * d_key_, n_row_, d_key_, keys, n, weights_ + row * stride_ + (k - begin), stride_);
+      kernels_.key_scores(rows, stream, head_kv, first, n, d_key_, queries_ + row * d_key_, n_row_,
+                          weights_ + row * stride_ + (key - begin), stride_);
     });
   }
 
@@ -121,9 +132,9 @@ class ByKeys {
   void weighted_values(const Chunk& c, int thread) {
     std::fill_n(partial_of(c.stream, c.index, 0), static_cast<size_t>(call_.n_head) * call_.n_query * d_value_, 0.0f);
     const int begin = keys_of(c.stream).begin;
-    over_rows(c, call_.v, call_.d_value, d_value_, thread, [&](int head_kv, int k, int n, const float* values) {
-      const float* weights = weights_ + row_of(c.stream, head_kv) * stride_ + (k - begin);
-      kernels_.add_values(weights, stride_, n_row_, values, n, d_value_, partial_of(c.stream, c.index, head_kv));
+    over_rows(c, call_.v, call_.d_value, d_value_, thread, [&](const Rows& rows, int stream, int head_kv, int first, int n, int key) {
+      kernels_.add_values(rows, stream, head_kv, first, n, d_value_, weights_ + row_of(c.stream, head_kv) * stride_ + (key - begin),
+                          stride_, n_row_, partial_of(c.stream, c.index, head_kv));
     });
   }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 // Vectors without a size (SVE) cannot be kept in arrays.
@@ -12,7 +13,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "attention/kernels.cpp"
 #include <hwy/foreach_target.h>
-#include <hwy/cache_control.h>
 #include <hwy/highway.h>
 
 #include <hwy/contrib/math/math-inl.h>
@@ -100,143 +100,223 @@ HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d
   return scratch;
 }
 
-HWY_ATTR HWY_INLINE void decode_row(const Rows& rows, const std::byte* from, int d, int d_stride, float* to) {
-  if (rows.element == Element::f16 && d == d_stride) {  // what most caches are
-    const hn::Rebind<hwy::float16_t, F> half;
-    for (int i = 0; i < d; i += kLanes)
-      hn::StoreU(hn::PromoteTo(f, hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(from) + i)), f, to + i);
-    return;
-  }
-  const float* decoded = decoded_row(rows, from, d, to);
-  if (decoded != to) std::copy_n(decoded, d, to);
-  std::fill(to + d, to + d_stride, 0.0f);
-}
-
+// Rows as floats [n_head_kv, n, d_stride], for what the kernels below do not read by themselves.
 HWY_ATTR void decode_rows(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to) {
-  const std::byte* from = rows.row(stream, 0, first);
-  const size_t next = n * rows.key_stride, row_bytes = std::min(rows.key_stride, rows.head_stride);
-  const auto decode = [&](int h, int k) HWY_ATTR {
-    const std::byte* row = from + h * rows.head_stride + k * rows.key_stride;
-    // The next rows come from memory while these are computed with.
-    for (size_t line = 0; line < row_bytes; line += 64) hwy::Prefetch(row + next + line);
-    decode_row(rows, row, d, d_stride, to + (static_cast<size_t>(h) * n + k) * d_stride);
-  };
-  if (rows.head_stride < rows.key_stride)
-    for (int k = 0; k < n; ++k)
-      for (int h = 0; h < n_head_kv; ++h) decode(h, k);
-  else
-    for (int h = 0; h < n_head_kv; ++h)
-      for (int k = 0; k < n; ++k) decode(h, k);
+  for (int h = 0; h < n_head_kv; ++h)
+    for (int k = 0; k < n; ++k, to += d_stride) {
+      const float* decoded = decoded_row(rows, rows.row(stream, h, first + k), d, to);
+      if (decoded != to) std::copy_n(decoded, d, to);
+      std::fill(to + d, to + d_stride, 0.0f);
+    }
 }
 
+// --- few queries: rows of keys and values as they lie, kRowUnit components at a time
+
+constexpr int kUnitVectors = kRowUnit / kLanes;
+
+HWY_ATTR HWY_INLINE float f16_value(const std::byte* from) {
+  HWY_ALIGN hwy::float16_t half[8];
+  std::memcpy(half, from, sizeof half[0]);
+  const hn::CappedTag<float, 1> one;
+  return hn::GetLane(hn::PromoteTo(one, hn::LoadU(hn::Rebind<hwy::float16_t, decltype(one)>(), half)));
+}
+
+// The unit-th kRowUnit components of a row.
+template <Element kElement>
+HWY_ATTR HWY_INLINE void load_unit(const std::byte* row, int unit, V* to) {
+  if constexpr (kElement == Element::f32) {
+    for (int v = 0; v < kUnitVectors; ++v) to[v] = hn::LoadU(f, reinterpret_cast<const float*>(row) + unit * kRowUnit + v * kLanes);
+  } else if constexpr (kElement == Element::f16 || kElement == Element::bf16) {
+    using Half = std::conditional_t<kElement == Element::f16, hwy::float16_t, hwy::bfloat16_t>;
+    const hn::Rebind<Half, F> half;
+    const auto* from = reinterpret_cast<const Half*>(row) + unit * kRowUnit;
+    for (int v = 0; v < kUnitVectors; ++v) to[v] = hn::PromoteTo(f, hn::LoadU(half, from + v * kLanes));
+  } else if constexpr (kElement == Element::q8_0) {
+    const hn::Rebind<int8_t, F> bytes;
+    const hn::Rebind<int32_t, F> ints;
+    const std::byte* block = row + unit * 34;
+    const V scale = hn::Set(f, f16_value(block));
+    const auto* q = reinterpret_cast<const int8_t*>(block + 2);
+    for (int v = 0; v < kUnitVectors; ++v)
+      to[v] = hn::Mul(scale, hn::ConvertTo(f, hn::PromoteTo(ints, hn::LoadU(bytes, q + v * kLanes))));
+  } else {
+    static_assert(kElement == Element::q4_0);
+    const hn::Rebind<uint8_t, F> bytes;
+    const hn::Rebind<int32_t, F> ints;
+    const std::byte* block = row + unit * 18;
+    const V scale = hn::Set(f, f16_value(block));
+    const auto* q = reinterpret_cast<const uint8_t*>(block + 2);
+    const auto eight = hn::Set(ints, 8), low = hn::Set(ints, 15);
+    for (int v = 0; v < kUnitVectors / 2; ++v) {
+      const auto both = hn::PromoteTo(ints, hn::LoadU(bytes, q + v * kLanes));
+      to[v] = hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::And(both, low), eight)));
+      to[v + kUnitVectors / 2] = hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::ShiftRight<4>(both), eight)));
+    }
+  }
+}
+
+// Rows of a register block: with 4 keys or 4 vectors each they fill the registers.
+constexpr int kFewRows = kLanes >= 16 ? 4 : 3;
+
+// The sums of 4 vectors, of which the first n are written to `to`.
+HWY_ATTR HWY_INLINE void store_sums(const V* v, int n, float* to) {
 #if HWY_TARGET == HWY_SCALAR
-HWY_ATTR HWY_INLINE void store_sums(const V* v, int n, float* to) {
   for (int i = 0; i < n; ++i) to[i] = hn::GetLane(v[i]);
-}
 #else
-// Sums of neighbouring lanes: those of a in the lower half, those of b in the upper one.
-HWY_ATTR HWY_INLINE V pairwise(V a, V b) { return hn::Add(hn::ConcatEven(f, b, a), hn::ConcatOdd(f, b, a)); }
-
-// The sums of n vectors (at most 4), written to `to`.
-HWY_ATTR HWY_INLINE void store_sums(const V* v, int n, float* to) {
-  V sums = pairwise(pairwise(v[0], v[1]), pairwise(v[2], v[3]));
-  for (int lanes = kLanes; lanes > 4; lanes /= 2) sums = pairwise(sums, sums);
-  hn::BlendedStore(sums, hn::FirstN(f, n), f, to);
-}
+  // Within blocks of 4 lanes: [0, 1] added, then all four.
+  const hn::RepartitionToWide<F> pairs;
+  const auto two = [&](V a, V b) HWY_ATTR { return hn::Add(hn::InterleaveLower(f, a, b), hn::InterleaveUpper(f, a, b)); };
+  const auto low = hn::BitCast(pairs, two(v[0], v[1])), high = hn::BitCast(pairs, two(v[2], v[3]));
+  const V blocks = hn::Add(hn::BitCast(f, hn::InterleaveLower(pairs, low, high)), hn::BitCast(f, hn::InterleaveUpper(pairs, low, high)));
+  const auto store = [&](auto d, auto sums) HWY_ATTR {
+    if (n == 4) hn::StoreU(sums, d, to);
+    else hn::BlendedStore(sums, hn::FirstN(d, n), d, to);
+  };
+  const auto fold = [](auto d, auto sums) HWY_ATTR {
+    const hn::Half<decltype(d)> half;
+    return hn::Add(hn::LowerHalf(half, sums), hn::UpperHalf(half, sums));
+  };
+  if constexpr (kLanes == 16) {
+    const hn::Half<F> eight;
+    const hn::Half<decltype(eight)> four;
+    store(four, fold(eight, fold(f, blocks)));
+  } else if constexpr (kLanes == 8) {
+    store(hn::Half<F>(), fold(f, blocks));
+  } else {
+    store(f, blocks);
+  }
 #endif
+}
+
+// Rows of a KV head, and what is read after those of all KV heads: it comes from memory meanwhile.
+struct RowRun {
+  const std::byte* data;
+  size_t stride, unit_bytes, row_bytes;
+  const std::byte* next;
+  const std::byte* at(int k) const { return data + k * stride; }
+  // Into the L2 cache: there may be more lines on their way to it than to the L1 cache.
+  HWY_INLINE void prefetch(int k, int unit) const { __builtin_prefetch(next + k * row_bytes + unit * unit_bytes, 0, 2); }
+};
+
+HWY_INLINE RowRun run_of(const Rows& rows, int stream, int head_kv, int first, int n, int d) {
+  constexpr size_t kUnitBytes[] = {128, 64, 64, 34, 18};  // by Element
+  const size_t unit_bytes = kUnitBytes[static_cast<int>(rows.element)], row_bytes = unit_bytes * (d / kRowUnit);
+  // Heads that lie side by side share the next run out among them, in the order of memory.
+  const bool side_by_side = rows.head_stride < rows.key_stride;
+  return {rows.row(stream, head_kv, first), rows.key_stride, unit_bytes, row_bytes,
+          rows.row(stream, side_by_side ? 0 : head_kv, first + n) + (side_by_side ? head_kv * n * row_bytes : 0)};
+}
 
 // kRows queries against up to 4 keys.
-template <int kRows>
-HWY_ATTR HWY_INLINE void four_keys(const float* HWY_RESTRICT q, int d_stride, const float* HWY_RESTRICT keys, int n_key,
-                                   float* HWY_RESTRICT logits, size_t stride) {
+template <Element kElement, int kRows>
+HWY_ATTR HWY_INLINE void four_keys(const float* HWY_RESTRICT q, int d, const RowRun& run, int first, int n, float* HWY_RESTRICT logits,
+                                   size_t stride) {
   V sums[kRows][4];
   HWY_UNROLL(4)
   for (int r = 0; r < kRows; ++r)
     for (int k = 0; k < 4; ++k) sums[r][k] = hn::Zero(f);
-  const float* key[4];
-  for (int k = 0; k < 4; ++k) key[k] = keys + std::min(k, n_key - 1) * static_cast<size_t>(d_stride);
-  for (int i = 0; i < d_stride; i += kLanes) {
-    const V k0 = hn::LoadU(f, key[0] + i), k1 = hn::LoadU(f, key[1] + i), k2 = hn::LoadU(f, key[2] + i),
-            k3 = hn::LoadU(f, key[3] + i);
+  const std::byte* key[4];
+  for (int k = 0; k < 4; ++k) key[k] = run.at(first + std::min(k, n - 1));
+  for (int unit = 0; unit < d / kRowUnit; ++unit) {
+    const float* part = q + unit * kRowUnit;
     HWY_UNROLL(4)
-    for (int r = 0; r < kRows; ++r) {
-      const V x = hn::LoadU(f, q + static_cast<size_t>(r) * d_stride + i);
-      sums[r][0] = hn::MulAdd(x, k0, sums[r][0]);
-      sums[r][1] = hn::MulAdd(x, k1, sums[r][1]);
-      sums[r][2] = hn::MulAdd(x, k2, sums[r][2]);
-      sums[r][3] = hn::MulAdd(x, k3, sums[r][3]);
+    for (int k = 0; k < 4; ++k) {
+      run.prefetch(first + k, unit);
+      V x[kUnitVectors];
+      load_unit<kElement>(key[k], unit, x);
+      HWY_UNROLL(4)
+      for (int r = 0; r < kRows; ++r)
+        for (int v = 0; v < kUnitVectors; ++v)
+          sums[r][k] = hn::MulAdd(hn::LoadU(f, part + static_cast<size_t>(r) * d + v * kLanes), x[v], sums[r][k]);
     }
   }
   HWY_UNROLL(4)
-  for (int r = 0; r < kRows; ++r) store_sums(sums[r], n_key, logits + r * stride);
+  for (int r = 0; r < kRows; ++r) store_sums(sums[r], n, logits + r * stride);
 }
 
-// Rows of a register block of few queries.
-constexpr int kFewRows = kLanes >= 16 ? 4 : 2;
-
-HWY_ATTR void key_scores(const float* q, int n_row, int d_stride, const float* keys, int n_key, float* logits, size_t stride) {
-  for (int r = 0; r < n_row; r += kFewRows)
-    for (int k = 0; k < n_key; k += 4) {
-      const float* rows = q + static_cast<size_t>(r) * d_stride;
-      const float* four = keys + static_cast<size_t>(k) * d_stride;
-      float* to = logits + r * stride + k;
-      const int n = std::min(4, n_key - k);
-      switch (std::min(kFewRows, n_row - r)) {
-        case 4: four_keys<4>(rows, d_stride, four, n, to, stride); break;
-        case 3: four_keys<3>(rows, d_stride, four, n, to, stride); break;
-        case 2: four_keys<2>(rows, d_stride, four, n, to, stride); break;
-        default: four_keys<1>(rows, d_stride, four, n, to, stride);
-      }
+// Body is called with the number of rows, at most kFewRows, as a constant.
+template <class Body>
+HWY_ATTR HWY_INLINE void over_row_blocks(int n_row, const Body& body) {
+  for (int r = 0; r < n_row; r += kFewRows) switch (std::min(kFewRows, n_row - r)) {
+      case 4: body(r, std::integral_constant<int, 4>()); break;
+      case 3: body(r, std::integral_constant<int, 3>()); break;
+      case 2: body(r, std::integral_constant<int, 2>()); break;
+      default: body(r, std::integral_constant<int, 1>());
     }
 }
 
-// kRows weights against kVectors vectors of components.
-template <int kRows, int kVectors>
-HWY_ATTR HWY_INLINE void add_components(const float* HWY_RESTRICT weights, size_t stride, const float* HWY_RESTRICT values,
-                                        int n_key, int d_stride, float* HWY_RESTRICT out) {
-  V sums[kRows][kVectors];
+template <Element kElement>
+HWY_ATTR void scores_of(const RowRun& run, int n, int d, const float* q, int n_row, float* logits, size_t stride) {
+  for (int k = 0; k < n; k += 4) {
+    const int n_key = std::min(4, n - k);
+    over_row_blocks(n_row, [&](int r, auto rows) HWY_ATTR {
+      four_keys<kElement, rows()>(q + static_cast<size_t>(r) * d, d, run, k, n_key, logits + r * stride + k, stride);
+    });
+  }
+}
+
+// kRows weights against kUnits units of components.
+template <Element kElement, int kRows, int kUnits>
+HWY_ATTR HWY_INLINE void add_units(const float* HWY_RESTRICT weights, size_t stride, const RowRun& run, int n, int unit, int d,
+                                   float* HWY_RESTRICT out) {
+  V sums[kRows][kUnits * kUnitVectors];
   HWY_UNROLL(4)
   for (int r = 0; r < kRows; ++r)
-    HWY_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::LoadU(f, out + static_cast<size_t>(r) * d_stride + v * kLanes);
-  for (int k = 0; k < n_key; ++k, values += d_stride) {
-    V value[kVectors];
-    HWY_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) value[v] = hn::LoadU(f, values + v * kLanes);
+    for (int v = 0; v < kUnits * kUnitVectors; ++v) sums[r][v] = hn::LoadU(f, out + static_cast<size_t>(r) * d + v * kLanes);
+  for (int k = 0; k < n; ++k) {
+    V value[kUnits * kUnitVectors];
+    for (int u = 0; u < kUnits; ++u) {
+      run.prefetch(k, unit + u);
+      load_unit<kElement>(run.at(k), unit + u, value + u * kUnitVectors);
+    }
     HWY_UNROLL(4)
     for (int r = 0; r < kRows; ++r) {
       const V w = hn::Set(f, weights[r * stride + k]);
-      HWY_UNROLL(4)
-      for (int v = 0; v < kVectors; ++v) sums[r][v] = hn::MulAdd(w, value[v], sums[r][v]);
+      for (int v = 0; v < kUnits * kUnitVectors; ++v) sums[r][v] = hn::MulAdd(w, value[v], sums[r][v]);
     }
   }
   HWY_UNROLL(4)
   for (int r = 0; r < kRows; ++r)
-    HWY_UNROLL(4)
-    for (int v = 0; v < kVectors; ++v) hn::StoreU(sums[r][v], f, out + static_cast<size_t>(r) * d_stride + v * kLanes);
+    for (int v = 0; v < kUnits * kUnitVectors; ++v) hn::StoreU(sums[r][v], f, out + static_cast<size_t>(r) * d + v * kLanes);
 }
 
-template <int kVectors>
-HWY_ATTR HWY_INLINE void add_slice(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
-                                   float* out) {
-  for (int r = 0; r < n_row; r += 4) {
+template <Element kElement>
+HWY_ATTR void values_of(const RowRun& run, int n, int d, const float* weights, size_t stride, int n_row, float* out) {
+  constexpr int kUnits = std::max(1, 4 / kUnitVectors);
+  over_row_blocks(n_row, [&](int r, auto rows) HWY_ATTR {
     const float* w = weights + r * stride;
-    float* to = out + static_cast<size_t>(r) * d_stride;
-    switch (std::min(4, n_row - r)) {
-      case 4: add_components<4, kVectors>(w, stride, values, n_key, d_stride, to); break;
-      case 3: add_components<3, kVectors>(w, stride, values, n_key, d_stride, to); break;
-      case 2: add_components<2, kVectors>(w, stride, values, n_key, d_stride, to); break;
-      default: add_components<1, kVectors>(w, stride, values, n_key, d_stride, to);
-    }
+    float* to = out + static_cast<size_t>(r) * d;
+    int unit = 0;
+    for (; unit + kUnits <= d / kRowUnit; unit += kUnits) add_units<kElement, rows(), kUnits>(w, stride, run, n, unit, d, to + unit * kRowUnit);
+    for (; unit < d / kRowUnit; ++unit) add_units<kElement, rows(), 1>(w, stride, run, n, unit, d, to + unit * kRowUnit);
+  });
+}
+
+// Calls body with the type of rows as a constant.
+template <class Body>
+HWY_ATTR HWY_INLINE void by_element(Element element, const Body& body) {
+  switch (element) {
+    case Element::f32: return body(std::integral_constant<Element, Element::f32>());
+    case Element::f16: return body(std::integral_constant<Element, Element::f16>());
+    case Element::bf16: return body(std::integral_constant<Element, Element::bf16>());
+    case Element::q8_0: return body(std::integral_constant<Element, Element::q8_0>());
+    case Element::q4_0: return body(std::integral_constant<Element, Element::q4_0>());
+    case Element::coded: return;  // decode_rows first
   }
 }
 
-HWY_ATTR void add_values(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
-                         float* out) {
-  constexpr int kMany = kFewRows;  // with 32 registers 4 vectors for 4 rows, with 16 two
-  int c = 0;
-  for (; c + kMany * kLanes <= d_stride; c += kMany * kLanes) add_slice<kMany>(weights, stride, n_row, values + c, n_key, d_stride, out + c);
-  for (; c < d_stride; c += kPanel) add_slice<2>(weights, stride, n_row, values + c, n_key, d_stride, out + c);
+HWY_ATTR void key_scores(const Rows& rows, int stream, int head_kv, int first, int n, int d, const float* q, int n_row,
+                         float* logits, size_t stride) {
+  by_element(rows.element, [&](auto element) HWY_ATTR {
+    scores_of<element()>(run_of(rows, stream, head_kv, first, n, d), n, d, q, n_row, logits, stride);
+  });
+}
+
+HWY_ATTR void add_values(const Rows& rows, int stream, int head_kv, int first, int n, int d, const float* weights, size_t stride,
+                         int n_row, float* out) {
+  by_element(rows.element, [&](auto element) HWY_ATTR {
+    values_of<element()>(run_of(rows, stream, head_kv, first, n, d), n, d, weights, stride, n_row, out);
+  });
 }
 
 HWY_ATTR void pack_keys(const Rows& rows, int stream, int head_kv, int first, int n, int d, float* panels,
@@ -475,7 +555,7 @@ HWY_ATTR int strongest(const float* row, int n, float largest) {
 
 constexpr Kernels kernels_with(const char* name) {
   return {name,         kPanel,           kRowBlock, &pack_keys,    &pack_values, &scores,       &softmax_row,
-          &weighted_values, &view_of, &decode_rows, &key_scores, &add_values, &exponentials, &add_columns, &strongest};
+          &weighted_values, &view_of, &key_scores, &add_values, &decode_rows, &exponentials, &add_columns, &strongest};
 }
 
 }  // namespace sinkscope::attention::HWY_NAMESPACE

@@ -24,6 +24,8 @@ struct RowTask {
   const float* learned_sink;      // one logit, or null
 };
 
+constexpr int kRowUnit = 32;  // components that the kernels of few queries take at once
+
 struct Kernels {
   const char* name;               // as in --isa and in reports
   int panel, row_block;
@@ -46,15 +48,15 @@ struct Kernels {
   // Where a mask row starts and ends to let keys through, and whether nothing but 0 lies between.
   RowView (*view_of)(const uint16_t* mask_row, int n_key);
 
-  // For few queries, on keys and values as they lie.
-  // Decode rows [first, first + n) of all KV heads to floats [n_head_kv, n, d_stride], zeros behind d, in the order in
-  // which they lie; d_stride is a multiple of `panel`.
+  // For few queries, on keys and values as they lie; d is a multiple of kRowUnit, elements are not coded.
+  // logits[r][k] = q[r] . key[first + k] for n keys; q: [n_row, d].
+  void (*key_scores)(const Rows& rows, int stream, int head_kv, int first, int n, int d, const float* q, int n_row,
+                     float* logits, size_t stride);
+  // out[r] += sum over n keys of weights[r][k] value[first + k]; out: [n_row, d].
+  void (*add_values)(const Rows& rows, int stream, int head_kv, int first, int n, int d, const float* weights, size_t stride,
+                     int n_row, float* out);
+  // For other rows: decode [first, first + n) of all KV heads to floats [n_head_kv, n, d_stride], zeros behind d.
   void (*decode_rows)(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to);
-  // logits[r][k] = q[r] . keys[k]; q: [n_row, d_stride], keys: [n_key, d_stride].
-  void (*key_scores)(const float* q, int n_row, int d_stride, const float* keys, int n_key, float* logits, size_t stride);
-  // out[r] += sum over keys of weights[r][k] values[k]; values: [n_key, d_stride], out: [n_row, d_stride].
-  void (*add_values)(const float* weights, size_t stride, int n_row, const float* values, int n_key, int d_stride,
-                     float* out);
 
   // to[i] = e^x[i] for x <= 0, as softmax_row computes it: at most 2 ulp off down to -87, 0 below.
   void (*exponentials)(const float* x, int n, float* to);
