@@ -68,7 +68,8 @@ struct SessionOptions {
   bool all_logits = false;       // run() and append() will be asked for logits
   bool blas = true;              // matrix products by OpenBLAS, where it computes rightly
   // Long and short batches are computed in the same way, so that results do not depend on how a prompt is cut, but for
-  // rounding. Without, decoding is faster: few tokens have products and an attention kernel of their own.
+  // rounding. Without, it is faster: few tokens have an attention kernel of their own, and OpenBLAS multiplies only
+  // where llama.cpp is slower.
   bool batch_invariant = true;
 };
 

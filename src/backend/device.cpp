@@ -110,7 +110,7 @@ bool supports_operation(ggml_backend_dev_t device, const ggml_tensor* node) {
     case GGML_OP_VIEW:
     case GGML_OP_PERMUTE:
     case GGML_OP_TRANSPOSE: return true;
-    case GGML_OP_MUL_MAT: return a->products_from > 0 && node->ne[1] >= a->products_from && can_multiply(node);
+    case GGML_OP_MUL_MAT: return takes(a->products, node);
     case GGML_OP_FLASH_ATTN_EXT: break;
     default: return false;
   }

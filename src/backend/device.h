@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention/attend.h"
+#include "backend/products.h"
 #include "sinkscope/probe.h"
 
 namespace sinkscope::backend {
@@ -22,7 +23,7 @@ struct Attachment {
   attention::Way way = attention::Way::best;
   int n_thread = 1;                     // until llama.cpp says another number
   std::vector<Probe*> probes;
-  int products_from = 0;                // matrix products of so many tokens or more too, by OpenBLAS; 0: none
+  Products products = Products::none;   // matrix products too, by OpenBLAS
 
   int64_t n_operation = 0;              // attention operations computed; probes see those that the graph names a layer of
   std::vector<std::string> refused;     // reasons for operations left to llama.cpp, each once

@@ -11,9 +11,18 @@ namespace {
 
 constexpr int kRowsPerBlock = 96;  // decoded weights of a block: near the cache, and enough work for OpenBLAS
 
+constexpr int kManyTokens = 32;    // what makes a product long
+
+// The other types ggml multiplies as they are or in 8-bit integers, several rows at a time (docs/performance.md).
+bool faster_by_openblas(ggml_type weights) {
+  return weights == GGML_TYPE_F32 || weights == GGML_TYPE_Q4_1 || weights == GGML_TYPE_Q5_1;
+}
+
 }  // namespace
 
-bool can_multiply(const ggml_tensor* node) {
+bool takes(Products products, const ggml_tensor* node) {
+  if (products == Products::none || node->op != GGML_OP_MUL_MAT) return false;
+  if (products == Products::where_faster && (node->ne[1] < kManyTokens || !faster_by_openblas(node->src[0]->type))) return false;
   const ggml_tensor *w = node->src[0], *x = node->src[1];
   const bool decodable = w->type == GGML_TYPE_F32 || ggml_get_type_traits(w->type)->to_float;
   const bool fast_path_of_cpu = node->op_params[1] == GGML_HINT_SRC0_IS_HADAMARD;

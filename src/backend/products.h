@@ -11,10 +11,17 @@
 
 namespace sinkscope::backend {
 
-// Whether the node is a product of float activations and weights that ggml can decode.
-bool can_multiply(const ggml_tensor* node);
+// Which products the device takes from llama.cpp.
+enum class Products {
+  none,
+  where_faster,  // long ones, of weights whose type ggml multiplies more slowly (bench/products.cpp measures it)
+  every,         // short ones too, so that a result does not depend on how a prompt is cut
+};
 
-// Computes a node that can_multiply() agrees to.
+// Whether the device takes the node: a product of float activations and weights that ggml can decode.
+bool takes(Products products, const ggml_tensor* node);
+
+// Computes a node that takes() agrees to.
 void multiply(const ggml_tensor* node, int n_thread, attention::Workspace& work);
 
 // One OpenBLAS call: out[t][r] = x[t] . w[r], with x [n_token, n_in], w [n_row, n_in], out [n_token, out_stride].

@@ -36,7 +36,7 @@ TEST_P(ProductTest, EqualsPlainSumsWithTheSameBitsForAnyNumberOfThreads) {
   g.allocate();
   fill(w, random);
   fill(x, random);
-  ASSERT_TRUE(can_multiply(out));
+  ASSERT_TRUE(takes(Products::every, out));
   attention::Workspace work;
   multiply(out, 1, work);
   const auto* got = static_cast<const float*>(out->data);
@@ -71,13 +71,24 @@ TEST(Product, WhatItCannotTakeStaysWithGgml) {
   Graph g;
   ggml_tensor* w = ggml_new_tensor_2d(g.context, GGML_TYPE_F16, 64, 32);
   ggml_tensor* x = ggml_new_tensor_2d(g.context, GGML_TYPE_F32, 64, 8);
-  EXPECT_TRUE(can_multiply(ggml_mul_mat(g.context, w, x)));
-  EXPECT_FALSE(can_multiply(ggml_mul_mat(g.context, w, ggml_new_tensor_2d(g.context, GGML_TYPE_F16, 64, 8))));
+  EXPECT_TRUE(takes(Products::every, ggml_mul_mat(g.context, w, x)));
+  EXPECT_FALSE(takes(Products::every, ggml_mul_mat(g.context, w, ggml_new_tensor_2d(g.context, GGML_TYPE_F16, 64, 8))));
   ggml_tensor* half = ggml_view_2d(g.context, x, 32, 8, x->nb[1], 0);
-  EXPECT_FALSE(can_multiply(ggml_mul_mat(g.context, ggml_new_tensor_2d(g.context, GGML_TYPE_F32, 32, 4), half)));
+  EXPECT_FALSE(takes(Products::every, ggml_mul_mat(g.context, ggml_new_tensor_2d(g.context, GGML_TYPE_F32, 32, 4), half)));
   ggml_tensor* hadamard = ggml_mul_mat(g.context, w, x);
   hadamard->op_params[1] = GGML_HINT_SRC0_IS_HADAMARD;
-  EXPECT_FALSE(can_multiply(hadamard));
+  EXPECT_FALSE(takes(Products::every, hadamard));
+}
+
+TEST(Product, WhereItIsFasterItTakesLongOnesOfSomeTypes) {
+  Graph g;
+  const auto takes_product = [&](ggml_type type, int n_token) {
+    ggml_tensor* w = ggml_new_tensor_2d(g.context, type, 256, 32);
+    return takes(Products::where_faster, ggml_mul_mat(g.context, w, ggml_new_tensor_2d(g.context, GGML_TYPE_F32, 256, n_token)));
+  };
+  EXPECT_TRUE(takes_product(GGML_TYPE_Q4_1, 32));
+  EXPECT_FALSE(takes_product(GGML_TYPE_Q4_1, 31));
+  EXPECT_FALSE(takes_product(GGML_TYPE_Q6_K, 512));
 }
 
 }  // namespace

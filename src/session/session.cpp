@@ -46,8 +46,6 @@ ggml_type kv_type_of(const std::string& name) {
   throw UsageError(fmt::format("--kv-type '{}' is not a type of llama.cpp's cache; use one of: {}", name, fmt::join(names, ", ")));
 }
 
-constexpr int kManyTokens = 32;  // from which on OpenBLAS is faster, as in ggml's own BLAS device
-
 int thread_count(int wanted) {
   return wanted > 0 ? wanted : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
@@ -83,7 +81,10 @@ struct Session::Impl {
       // Where attention is ours, so are the products.
       const bool sound = session::blas_failure().empty();
       const bool blas = options.blas && sound;
-      if (attachment) attachment->products_from = !blas ? 0 : options.batch_invariant ? 1 : kManyTokens;
+      if (attachment)
+        attachment->products = !blas                     ? backend::Products::none
+                               : options.batch_invariant ? backend::Products::every
+                                                         : backend::Products::where_faster;
       const WithoutBlas without(attachment || !blas);
       const backend::AttachScope scope(attachment);
       context.reset(llama_init_from_model(model->llama.get(), params));
