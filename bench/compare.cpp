@@ -6,7 +6,7 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
-#include <map>
+#include <limits>
 #include <random>
 #include <thread>
 #include <vector>
@@ -23,6 +23,7 @@
 #include "measure/recorder.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
+#include "sinkscope/models.h"
 #include "sinkscope/session.h"
 
 namespace {
@@ -34,6 +35,7 @@ struct Way {
   const char* name;
   Attention attention;
   bool blas, measuring;
+  bool torch = false;  // Hugging Face instead, by bench/hf_eager.py
 };
 constexpr Way kWays[] = {
     {"llama.cpp, flash attention", Attention::llama_flash, false, false},
@@ -43,6 +45,7 @@ constexpr Way kWays[] = {
     {"sinkscope, not measuring", Attention::sinkscope, true, false},
     {"sinkscope, measuring", Attention::sinkscope, true, true},
     {"sinkscope, measuring, no BLAS", Attention::sinkscope, false, true},
+    {"Hugging Face, eager, with weights", {}, false, true, true},
 };
 
 struct Options {
@@ -50,12 +53,24 @@ struct Options {
   std::vector<int> lengths = {1, 512, 2048, 8192};
   int rounds = 3, decoded = 32;
   std::vector<int> ways;  // of kWays; the first is what others are compared with
+  std::string torch;      // a Python with torch and transformers
   std::string json, markdown, svg;
 };
 
 struct Result {
   double prefill_s = 0, decode_tokens_per_s = 0, peak_mib = 0;
 };
+
+// No numbers where it fails: at 4,096 tokens its maps do not fit any more.
+Result run_torch(const std::string& python, const std::string& path, int n_token, int n_decoded) {
+  const std::string command = fmt::format("'{}' '{}' '{}' {} {} 2>/dev/null", python, HF_EAGER_SCRIPT, resolve_model(path), n_token, n_decoded);
+  FILE* output = popen(command.c_str(), "r");
+  constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
+  Result result{kNothing, kNothing, 0};
+  const bool whole = output && std::fscanf(output, " prefill_s %lf decode_tokens_per_s %lf", &result.prefill_s, &result.decode_tokens_per_s) == 2;
+  if (output) pclose(output);
+  return whole ? result : Result{kNothing, kNothing, 0};
+}
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -76,13 +91,13 @@ Result run(const Way& way, const std::string& path, int n_token, int n_decoded) 
   return {middle - start, n_decoded / (now() - middle), 0};
 }
 
-Result in_child(const Way& way, const std::string& path, int n_token, int n_decoded) {
+Result in_child(const Way& way, const Options& o, const std::string& path, int n_token) {
   int ends[2];
   if (pipe(ends) != 0) throw InputError("cannot make a pipe; close some programs");
   const pid_t child = fork();
   if (child == 0) {
     try {
-      const Result result = run(way, path, n_token, n_decoded);
+      const Result result = way.torch ? run_torch(o.torch, path, n_token, o.decoded) : run(way, path, n_token, o.decoded);
       _exit(write(ends[1], &result, sizeof result) == sizeof result ? 0 : 1);
     } catch (const std::exception& e) {
       fmt::print(stderr, "bench_compare: {}\n", e.what());
@@ -214,7 +229,7 @@ void compare(const Options& o) {
       for (size_t i = 0; i < o.ways.size(); ++i) {
         const Way& way = kWays[o.ways[i]];
         if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\x1b[K{}, {} tokens, round {}: {}", w.model, w.n_token, round + 1, way.name);
-        w.results[i].push_back(in_child(way, w.model, w.n_token, o.decoded));
+        w.results[i].push_back(in_child(way, o, w.model, w.n_token));
       }
     if (isatty(STDERR_FILENO)) fmt::print(stderr, "\r\x1b[K");
     const std::string text = table(o, w);
@@ -238,14 +253,21 @@ int main(int argc, char** argv) {
   app.add_option("--decode", o.decoded, "tokens that follow one by one")->check(CLI::Range(1, 4096))->capture_default_str();
   std::string ways = "by number, the first being what others are compared with:";
   for (size_t i = 0; i < std::size(kWays); ++i) {
-    o.ways.push_back(static_cast<int>(i));
+    if (!kWays[i].torch) o.ways.push_back(static_cast<int>(i));
     ways += fmt::format(" {}: {};", i, kWays[i].name);
   }
   app.add_option("--way", o.ways, ways)->check(CLI::Range(0, static_cast<int>(std::size(kWays)) - 1));
   app.add_option("--json", o.json, "write all numbers");
   app.add_option("--markdown", o.markdown, "write the tables");
   app.add_option("--svg", o.svg, "draw the ratios");
+  app.add_option("--torch", o.torch, "a Python with torch, transformers and gguf: compare with Hugging Face too");
   CLI11_PARSE(app, argc, argv);
+  const auto torch = [](int way) { return kWays[way].torch; };
+  if (!o.torch.empty() && std::ranges::none_of(o.ways, torch)) o.ways.push_back(static_cast<int>(std::size(kWays)) - 1);
+  if (o.torch.empty() && std::ranges::any_of(o.ways, torch)) {
+    fmt::print(stderr, "bench_compare: --way {} needs a Python with torch; give --torch PYTHON\n", std::size(kWays) - 1);
+    return 2;
+  }
   try {
     compare(o);
   } catch (const std::exception& e) {
