@@ -23,7 +23,8 @@ class ByKeys {
     const size_t n = static_cast<size_t>(call_.n_stream) * call_.n_head * call_.n_query;
     const double work = 2.0 * static_cast<double>(n) * call_.n_key * (call_.d_key + call_.d_value);
     n_thread_ = work < kWorthASecondThread ? 1 : op_.n_thread;
-    queries_ = work_.queries.get(n * d_key_);
+    n_query_ = n * d_key_;
+    queries_ = work_.queries.get((1 + call_.turns.count()) * n_query_);
     weights_ = work_.weights.get(n * stride_);
     float* values = work_.row_values.get(3 * n);
     of_rows_ = {values, values + n, values + 2 * n};
@@ -37,6 +38,10 @@ class ByKeys {
     for (int stream = 0, row = 0; stream < call_.n_stream; ++stream)
       for (int head = 0; head < call_.n_head; ++head, row += call_.n_query)
         op_.scaled_queries(stream, head, 0, call_.n_query, d_key_, queries_ + static_cast<size_t>(row) * d_key_);
+    for (int turn = 0; turn < call_.turns.count(); ++turn) {
+      float* turned = std::copy_n(queries_, n_query_, queries_ + (1 + turn) * n_query_) - n_query_;
+      for (size_t at = 0; at < n_query_; at += d_key_) call_.turns.apply(turn, /*back=*/false, turned + at);
+    }
 
     over_chunks([&](const Chunk& c, int thread) { scores(c, thread); });
     for (int stream = 0; stream < call_.n_stream; ++stream) {
@@ -76,24 +81,49 @@ class ByKeys {
     });
   }
 
-  // A chunk's rows of all KV heads, some at a time: body(rows, stream, KV head, first row, number, first key). The rows
-  // are the cache's own where the kernels can read them; what many queries share, or no kernel reads, is decoded once.
+  // Rows of one KV head that lie one after the other, as the kernels are given them.
+  struct Piece {
+    const Rows& rows;
+    int stream, head, first;    // in rows
+    int n, key, head_kv, turn;  // as keys of the operation
+  };
+
+  // A chunk's rows of all KV heads, some at a time.
   template <class Body>
-  void over_rows(const Chunk& c, const Rows& rows, int d, int d_stride, int thread, const Body& body) {
-    const int n_head_kv = call_.n_head_kv;
+  void over_rows(const Chunk& c, Rows Run::*which, int d, int d_stride, int thread, const Body& body) {
+    if (call_.runs.empty())
+      return over_pieces(which == &Run::k ? call_.k : call_.v, {c.begin, c.end, c.stream, call_.n_head_kv, 0, 0, -1}, d, d_stride, thread, body);
+    for (int h = 0; h < call_.n_head_kv; ++h)
+      op_.over_runs(h, c.begin, c.end, [&](const Run& run, int begin, int end) {
+        over_pieces(run.*which, {begin, end, 0, 1, h, run.begin, run.turn}, d, d_stride, thread, body);
+      });
+  }
+
+  // Rows of some KV heads that lie side by side.
+  struct Part {
+    int begin, end;                    // keys
+    int stream, n_head, first_head_kv;
+    int origin;                        // the key of row 0
+    int turn;
+  };
+
+  // The rows are used where they lie if the kernels can read them; what many queries share, or no kernel reads, is decoded once.
+  template <class Body>
+  void over_pieces(const Rows& rows, const Part& p, int d, int d_stride, int thread, const Body& body) {
     const bool decode = rows.element == Element::coded || d != d_stride || n_row_ > kRowsToDecodeFor;
-    const size_t bytes = decode ? n_head_kv * d_stride * sizeof(float) : rows.key_stride;
+    const size_t bytes = decode ? p.n_head * d_stride * sizeof(float) : rows.key_stride;
     const int most = std::max(4, static_cast<int>((decode ? kDecodedBytes : kRunBytes) / bytes) / 4 * 4);
-    for (int k = c.begin; k < c.end; k += most) {
-      const int n = std::min(most, c.end - k);
-      Rows run = rows;
+    for (int key = p.begin; key < p.end; key += most) {
+      const int n = std::min(most, p.end - key), first = key - p.origin;
+      Rows floats;
       if (decode) {
-        float* decoded = work_.of_thread[thread].get(static_cast<size_t>(n_head_kv) * most * d_stride);
-        kernels_.decode_rows(rows, c.stream, n_head_kv, k, n, d, d_stride, decoded);
-        run = {.data = reinterpret_cast<const std::byte*>(decoded), .key_stride = d_stride * sizeof(float),
-               .head_stride = n * d_stride * sizeof(float), .stream_stride = 0, .element = Element::f32};
+        float* decoded = work_.of_thread[thread].get(static_cast<size_t>(p.n_head) * most * d_stride);
+        kernels_.decode_rows(rows, p.stream, p.n_head, first, n, d, d_stride, decoded);
+        floats = {.data = reinterpret_cast<const std::byte*>(decoded), .key_stride = d_stride * sizeof(float),
+                  .head_stride = n * d_stride * sizeof(float), .stream_stride = 0, .element = Element::f32};
       }
-      for (int h = 0; h < n_head_kv; ++h) body(run, decode ? 0 : c.stream, h, decode ? 0 : k, n, k);
+      for (int h = 0; h < p.n_head; ++h)
+        body(Piece{decode ? floats : rows, decode ? 0 : p.stream, h, decode ? 0 : first, n, key, p.first_head_kv + h, p.turn});
     }
   }
 
@@ -104,10 +134,12 @@ class ByKeys {
 
   void scores(const Chunk& c, int thread) {
     const int begin = keys_of(c.stream).begin;
-    over_rows(c, call_.k, call_.d_key, d_key_, thread, [&](const Rows& rows, int stream, int head_kv, int first, int n, int key) {
-      const size_t row = row_of(c.stream, head_kv);
-      kernels_.key_scores(rows, stream, head_kv, first, n, d_key_, queries_ + row * d_key_, n_row_,
-                          weights_ + row * stride_ + (key - begin), stride_);
+    for (int r = 0; r < call_.n_head * call_.n_query && !call_.runs.empty(); ++r)  // keys that nobody has are masked numbers
+      std::fill_n(weights_ + static_cast<size_t>(r) * stride_ + (c.begin - begin), c.end - c.begin, 0.0f);
+    over_rows(c, &Run::k, call_.d_key, d_key_, thread, [&](const Piece& p) {
+      const size_t row = row_of(c.stream, p.head_kv);
+      kernels_.key_scores(p.rows, p.stream, p.head, p.first, p.n, d_key_, queries_ + (p.turn + 1) * n_query_ + row * d_key_, n_row_,
+                          weights_ + row * stride_ + (p.key - begin), stride_);
     });
   }
 
@@ -132,9 +164,9 @@ class ByKeys {
   void weighted_values(const Chunk& c, int thread) {
     std::fill_n(partial_of(c.stream, c.index, 0), static_cast<size_t>(call_.n_head) * call_.n_query * d_value_, 0.0f);
     const int begin = keys_of(c.stream).begin;
-    over_rows(c, call_.v, call_.d_value, d_value_, thread, [&](const Rows& rows, int stream, int head_kv, int first, int n, int key) {
-      kernels_.add_values(rows, stream, head_kv, first, n, d_value_, weights_ + row_of(c.stream, head_kv) * stride_ + (key - begin),
-                          stride_, n_row_, partial_of(c.stream, c.index, head_kv));
+    over_rows(c, &Run::v, call_.d_value, d_value_, thread, [&](const Piece& p) {
+      kernels_.add_values(p.rows, p.stream, p.head, p.first, p.n, d_value_, weights_ + row_of(c.stream, p.head_kv) * stride_ + (p.key - begin),
+                          stride_, n_row_, partial_of(c.stream, c.index, p.head_kv));
     });
   }
 
@@ -159,7 +191,8 @@ class ByKeys {
   const int n_chunk_, d_key_, d_value_, stride_;
   int n_thread_;
   // Rows: [n_stream, n_head, n_query].
-  float* queries_;                        // [row, d_key], scaled
+  size_t n_query_;                        // floats of them
+  float* queries_;                        // [1 + n_turn][row, d_key], scaled: as they are, then turned
   float* weights_;                        // [row, stride], column 0 is the first key that is visible
   Operation::RowValues of_rows_;
   float* partial_;                        // [n_stream, n_chunk, n_head, n_query, d_value]

@@ -62,22 +62,51 @@ class ByTiles {
   Scratch scratch(int thread) {
     const size_t rows = plan_.rows_per_tile;
     const size_t row = round_up(std::max(call_.d_key, call_.d_value), 64);
-    float* at = work_.of_thread[thread].get(rows * (row + padded_key_ + padded_value_ + 3) + row);
+    float* at = work_.of_thread[thread].get(rows * (row + padded_key_ + padded_value_ + 3) + 2 * row);
     const auto take = [&](size_t n) { return std::exchange(at, at + n); };
     return {.queries = take(rows * row), .weights = take(rows * padded_key_), .values = take(rows * padded_value_),
-            .row = take(row), .of_rows = {take(rows), take(rows), take(rows)}};
+            .row = take(2 * row), .of_rows = {take(rows), take(rows), take(rows)}};
   }
 
   // Keys and values of one KV head as floats in panels: read by all query heads of its group.
   void pack(int stream, int head_kv) {
     float* keys = work_.key_panels.get(static_cast<size_t>(padded_key_) * call_.d_key);
     float* values = work_.value_panels.get(static_cast<size_t>(padded_key_) * padded_value_);
-    run_tasks((call_.n_key + kKeysPerPackTask - 1) / kKeysPerPackTask, op_.n_thread, [&](int task, int thread) {
-      const int first = task * kKeysPerPackTask, n = std::min(kKeysPerPackTask, call_.n_key - first);
+    run_tasks((padded_key_ + kKeysPerPackTask - 1) / kKeysPerPackTask, op_.n_thread, [&](int task, int thread) {
+      const int begin = task * kKeysPerPackTask, end = std::min(begin + kKeysPerPackTask, padded_key_);
       float* row = scratch(thread).row;
-      kernels_.pack_keys(call_.k, stream, head_kv, first, n, call_.d_key, keys, row);
-      kernels_.pack_values(call_.v, stream, head_kv, first, n, call_.d_value, padded_key_, values, row);
+      int packed = begin;
+      op_.over_runs(head_kv, begin, std::min(end, call_.n_key), [&](const Run& run, int first, int last) {
+        clear(packed, first, keys, values);
+        pack_run(run, stream, head_kv, first, last, keys, row);
+        kernels_.pack_values(run.v, stream, head_kv, first - run.begin, last - first, first, call_.d_value, padded_key_, values, row);
+        packed = last;
+      });
+      clear(packed, end, keys, values);
     });
+  }
+
+  // Many queries: the keys are turned back instead.
+  void pack_run(const Run& run, int stream, int head_kv, int first, int last, float* keys, float* row) const {
+    if (run.turn < 0) return kernels_.pack_keys(run.k, stream, head_kv, first - run.begin, last - first, first, call_.d_key, keys, row);
+    float* turned = row + call_.d_key;  // decode_rows writes a row, pack_keys needs none for floats
+    const Rows floats{.data = reinterpret_cast<const std::byte*>(turned)};
+    Rows rows = run.k;
+    rows.data = run.k.row(stream, head_kv, 0);
+    for (int k = first; k < last; ++k) {
+      kernels_.decode_rows(rows, 0, 1, k - run.begin, 1, call_.d_key, call_.d_key, turned);
+      call_.turns.apply(run.turn, /*back=*/true, turned);
+      kernels_.pack_keys(floats, 0, 0, 0, 1, k, call_.d_key, keys, row);
+    }
+  }
+
+  // Keys that nobody has: masked ones, and those that fill the last panel.
+  void clear(int begin, int end, float* keys, float* values) const {
+    const int panel = kernels_.panel;
+    for (int k = begin; k < end; ++k) {
+      for (int d = 0; d < call_.d_key; ++d) keys[(static_cast<size_t>(k / panel) * call_.d_key + d) * panel + k % panel] = 0;
+      for (int d = 0; d < padded_value_; d += panel) std::fill_n(values + (static_cast<size_t>(d / panel) * padded_key_ + k) * panel, panel, 0.0f);
+    }
   }
 
   void work_through(int stream, int first_head, int head_of_group, int part, int thread) {

@@ -292,6 +292,42 @@ TEST_P(KernelsTest, HoldsForLongRowsAndLargeLogits) {
   }
 }
 
+// Heads with different numbers of keys in pieces, queries turned for some of them, and a hole that nobody has.
+TEST_P(KernelsTest, KeysInPiecesAreMetAsThePiecesSay) {
+  for (const Element element : {Element::f32, Element::f16, Element::coded, Element::q8_0})
+    for (const int n_query : {1, 3, 20}) {
+      SCOPED_TRACE(n_query);
+      const Case c{"", 1, n_query, 90, 4, 2, 64, 32, element, Masking::none};
+      Operands operands(c);
+      Call& call = operands.call;
+      const auto run = [&](int head, int begin, int end, int turn) {
+        attention::Run r{.begin = begin, .end = end, .k = call.k, .v = call.v, .turn = turn};
+        for (Rows* rows : {&r.k, &r.v}) rows->data = rows->row(0, head, begin), rows->head_stride = rows->stream_stride = 0;
+        return r;
+      };
+      const std::vector<attention::Run> first = {run(0, 7, 8, 1), run(0, 8, 41, 0), run(0, 41, 43, 1), run(0, 43, 90, -1)};
+      const std::vector<attention::Run> second = {run(1, 33, 50, 0), run(1, 55, 90, -1)};
+      const std::span<const attention::Run> runs[] = {first, second};
+      std::vector<int> low, high;
+      std::vector<float> cos, sin;
+      for (int i = 0; i < 24; ++i) low.push_back(i), high.push_back(i + 24);  // part of the components alone
+      for (const float angle : {.3f, -2.f})
+        for (int i = 0; i < 24; ++i) cos.push_back(std::cos(angle / static_cast<float>(1 + i))), sin.push_back(std::sin(angle / static_cast<float>(1 + i)));
+      std::vector<uint16_t> mask(4 * n_query * 90, 0xFC00);
+      for (int h = 0; h < 4; ++h)
+        for (int i = 0; i < n_query; ++i)
+          for (const attention::Run& r : runs[h / 2])
+            for (int k = r.begin; k < r.end && k < 70 + i; ++k) mask[(h * n_query + i) * 90 + k] = 0;
+      call.mask = {.data = mask.data(), .row_stride = 90, .head_stride = static_cast<size_t>(90 * n_query), .stream_stride = 0, .n_head = 4};
+      call.runs = runs;
+      call.turns = {low, high, cos, sin};
+      const Reference want = reference(call);
+      Workspace work;
+      attend(call, {}, *GetParam(), 2, work);
+      for (size_t i = 0; i < want.out.size(); ++i) ASSERT_TRUE(close(operands.out[i], want.out[i], 2e-5)) << i;
+    }
+}
+
 TEST_P(KernelsTest, NotANumberIsSeen) {
   for (const int n : {3, 5}) {
     Case c{"", 1, n, 40, 2, 1, 32, 32};

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 namespace sinkscope::attention {
 
@@ -34,6 +35,31 @@ struct Mask {
   }
 };
 
+// Keys [begin, end) of a KV head and their values, kept somewhere of their own: rows k and v from 0 on.
+struct Run {
+  int begin = 0, end = 0;
+  Rows k, v;
+  int turn = -1;  // of Call::turns: how queries are turned before they meet these keys; -1: not at all
+};
+
+// A rotation of queries, by pairs of components: RoPE's rotations compose, so a key that was rotated at one position can
+// be met as if it stood at another. Component first[i] becomes a cos - b sin, second[i] a sin + b cos.
+struct Turns {
+  std::span<const int> first, second;  // [n_pair]
+  std::span<const float> cos, sin;     // [n_turn, n_pair]
+
+  // The turn, or the one back, of one row.
+  void apply(int turn, bool back, float* row) const {
+    const size_t n_pair = first.size(), at = turn * n_pair;
+    for (size_t i = 0; i < n_pair; ++i) {
+      const float c = cos[at + i], s = back ? -sin[at + i] : sin[at + i], a = row[first[i]], b = row[second[i]];
+      row[first[i]] = a * c - b * s;
+      row[second[i]] = a * s + b * c;
+    }
+  }
+  int count() const { return first.empty() ? 0 : static_cast<int>(cos.size() / first.size()); }
+};
+
 // out = softmax(soft_cap(scale q k^T) + slope mask, with the learned sink as one more column) v
 struct Call {
   int layer = -1;
@@ -43,6 +69,9 @@ struct Call {
   const float* q = nullptr;  // [n_stream, n_head, n_query, d_key], last contiguous, strides in floats
   size_t q_query_stride = 0, q_head_stride = 0, q_stream_stride = 0;
   Rows k, v;
+  // In place of k and v where keys lie in pieces: [n_head_kv] lists of runs, each in order. What no run covers must be masked.
+  std::span<const std::span<const Run>> runs;
+  Turns turns;
   Mask mask;
   const float* learned_sink = nullptr;  // [n_head] logits, or none
   float scale = 1;

@@ -319,28 +319,23 @@ HWY_ATTR void add_values(const Rows& rows, int stream, int head_kv, int first, i
   });
 }
 
-HWY_ATTR void pack_keys(const Rows& rows, int stream, int head_kv, int first, int n, int d, float* panels,
-                        float* scratch) {
-  for (int k = first; k < first + (n + kPanel - 1) / kPanel * kPanel; ++k) {
-    float* HWY_RESTRICT to = panels + static_cast<size_t>(k / kPanel) * d * kPanel + k % kPanel;
-    if (k >= first + n) {
-      for (int i = 0; i < d; ++i) to[i * kPanel] = 0;
-      continue;
-    }
-    const float* HWY_RESTRICT from = decoded_row(rows, rows.row(stream, head_kv, k), d, scratch);
-    for (int i = 0; i < d; ++i) to[i * kPanel] = from[i];
+HWY_ATTR void pack_keys(const Rows& rows, int stream, int head_kv, int first, int n, int key, int d, float* panels, float* scratch) {
+  for (int i = 0; i < n; ++i, ++key) {
+    float* HWY_RESTRICT to = panels + static_cast<size_t>(key / kPanel) * d * kPanel + key % kPanel;
+    const float* HWY_RESTRICT from = decoded_row(rows, rows.row(stream, head_kv, first + i), d, scratch);
+    for (int c = 0; c < d; ++c) to[c * kPanel] = from[c];
   }
 }
 
-HWY_ATTR void pack_values(const Rows& rows, int stream, int head_kv, int first, int n, int d, int n_key, float* panels,
+HWY_ATTR void pack_values(const Rows& rows, int stream, int head_kv, int first, int n, int key, int d, int n_key, float* panels,
                           float* scratch) {
-  for (int k = first; k < first + n; ++k) {
-    const float* HWY_RESTRICT from = decoded_row(rows, rows.row(stream, head_kv, k), d, scratch);
+  for (int i = 0; i < n; ++i, ++key) {
+    const float* HWY_RESTRICT from = decoded_row(rows, rows.row(stream, head_kv, first + i), d, scratch);
     for (int c = 0; c < d; c += kPanel) {
-      float* HWY_RESTRICT to = panels + (static_cast<size_t>(c / kPanel) * n_key + k) * kPanel;
+      float* HWY_RESTRICT to = panels + (static_cast<size_t>(c / kPanel) * n_key + key) * kPanel;
       const int width = std::min(kPanel, d - c);
-      for (int i = 0; i < width; ++i) to[i] = from[c + i];
-      for (int i = width; i < kPanel; ++i) to[i] = 0;
+      for (int j = 0; j < width; ++j) to[j] = from[c + j];
+      for (int j = width; j < kPanel; ++j) to[j] = 0;
     }
   }
 }

@@ -30,10 +30,9 @@ struct Kernels {
   const char* name;               // as in --isa and in reports
   int panel, row_block;
 
-  // Decode n keys from `first` on into the panels of [first, first + n); first is a multiple of `panel`.
-  // `scratch` holds one row. Missing keys of the last panel become 0.
-  void (*pack_keys)(const Rows& rows, int stream, int head_kv, int first, int n, int d, float* panels, float* scratch);
-  void (*pack_values)(const Rows& rows, int stream, int head_kv, int first, int n, int d, int n_key, float* panels,
+  // Decode n rows from `first` on into the panels, as the keys from `key` on. `scratch` holds one row.
+  void (*pack_keys)(const Rows& rows, int stream, int head_kv, int first, int n, int key, int d, float* panels, float* scratch);
+  void (*pack_values)(const Rows& rows, int stream, int head_kv, int first, int n, int key, int d, int n_key, float* panels,
                       float* scratch);
   // logits[r][k] = q[r] . key[k] for n_row rows (q: [n_row, d] contiguous) and the panels [first_panel, last_panel).
   void (*scores)(const float* q, int n_row, int d, const float* key_panels, int first_panel, int last_panel,

@@ -1,6 +1,7 @@
 // What the two ways of computing an attention operation share: attend() makes it, one of them computes it.
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "attention/attend.h"
@@ -23,6 +24,14 @@ struct Operation {
 
   const RowView& view(int stream, int head, int query) const {
     return shape.rows[static_cast<size_t>(shape.plane(stream, head)) * call.n_query + query];
+  }
+
+  // Calls body(run, begin, end) for the keys [begin, end) of a KV head, run by run; row = key - run.begin.
+  template <class Body>
+  void over_runs(int head_kv, int begin, int end, const Body& body) const {
+    if (call.runs.empty()) return body(Run{.begin = 0, .end = call.n_key, .k = call.k, .v = call.v}, begin, end);
+    for (const Run& run : call.runs[head_kv])
+      if (run.begin < end && begin < run.end) body(run, std::max(begin, run.begin), std::min(end, run.end));
   }
 
   // The keys that any of these queries can see, from the start of a multiple of `step` on.

@@ -49,6 +49,18 @@ std::vector<double> decoded(const Rows& rows, int stream, int head_kv, int key, 
   return values;
 }
 
+std::vector<double> turned(const Call& c, const float* query, int turn) {
+  std::vector<double> q(query, query + c.d_key);
+  const Turns& t = c.turns;
+  for (size_t i = 0; turn >= 0 && i < t.first.size(); ++i) {
+    const double cos = t.cos[turn * t.first.size() + i], sin = t.sin[turn * t.first.size() + i];
+    const double a = q[t.first[i]], b = q[t.second[i]];
+    q[t.first[i]] = a * cos - b * sin;
+    q[t.second[i]] = a * sin + b * cos;
+  }
+  return q;
+}
+
 }  // namespace
 
 float alibi_slope(const Call& call, int head) {
@@ -66,17 +78,23 @@ Reference reference(const Call& c) {
   for (int s = 0; s < c.n_stream; ++s)
     for (int h = 0; h < c.n_head; ++h) {
       const double slope = alibi_slope(c, h);
-      std::vector<std::vector<double>> keys, values;
-      for (int k = 0; k < c.n_key; ++k) {
-        keys.push_back(decoded(c.k, s, h / group, k, c.d_key));
-        values.push_back(decoded(c.v, s, h / group, k, c.d_value));
-      }
+      std::vector<std::vector<double>> keys(c.n_key), values(c.n_key, std::vector<double>(c.d_value));
+      std::vector<int> turns(c.n_key, -1);
+      const Run whole{.begin = 0, .end = c.n_key, .k = c.k, .v = c.v};
+      for (const Run& run : c.runs.empty() ? std::span(&whole, 1) : c.runs[h / group])
+        for (int k = run.begin; k < run.end; ++k) {
+          keys[k] = decoded(run.k, s, h / group, k - run.begin, c.d_key);
+          values[k] = decoded(run.v, s, h / group, k - run.begin, c.d_value);
+          turns[k] = run.turn;
+        }
       for (int i = 0; i < c.n_query; ++i) {
         std::vector<double> logit(c.n_key);
         double largest = c.learned_sink ? c.learned_sink[h] : -std::numeric_limits<double>::infinity();
+        std::vector<double> query;
         for (int k = 0; k < c.n_key; ++k) {
           double dot = 0;
-          for (int d = 0; d < c.d_key; ++d) dot += c.query(s, h, i)[d] * keys[k][d];
+          if (k == 0 || turns[k] != turns[k - 1]) query = turned(c, c.query(s, h, i), turns[k]);
+          for (int d = 0; d < c.d_key && !keys[k].empty(); ++d) dot += query[d] * keys[k][d];
           logit[k] = c.scale * dot;
           if (c.soft_cap != 0) logit[k] = c.soft_cap * std::tanh(logit[k] / c.soft_cap);
           if (c.mask.data) logit[k] += slope * f16_value(c.mask.row(s, h, i)[k]);
