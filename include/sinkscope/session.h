@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,6 +59,14 @@ enum class Attention {
   llama_plain,  // llama.cpp without flash attention: the oracle of our tests
 };
 
+// KV memory of our own: llama.cpp's cache holds one batch, what stays after it is the policy's choice.
+struct MemoryOptions {
+  std::string policy = "full";    // full, window, streaming
+  int budget = 0;                 // rows of each KV head, sinks and the batch included; 0: no bound
+  int sinks = 4;                  // first rows that the policy never drops
+  std::string positions = "cache";  // cache: kept rows stand side by side (StreamingLLM); gaps: where they were
+};
+
 struct SessionOptions {
   int n_context = 512;           // tokens of the longest prompt
   int n_batch = 512;             // tokens that go through the graph at once
@@ -71,6 +80,8 @@ struct SessionOptions {
   // rounding. Without, it is faster: few tokens have an attention kernel of their own, and OpenBLAS multiplies only
   // where llama.cpp is slower.
   bool batch_invariant = true;
+  // Then n_context bounds nothing, and kv_type is f16 or f32.
+  std::optional<MemoryOptions> memory = {};
 };
 
 class Session {
@@ -96,6 +107,9 @@ class Session {
 
   // Tokens are remembered from call to call. False: encoders and diffusion models, whose tokens see each other both ways.
   bool has_memory() const;
+  // What SessionOptions::memory holds now: bytes allocated, and rows by KV head, mean over all of them.
+  size_t memory_bytes() const;
+  double memory_rows() const;
   int n_thread() const;
   const char* isa() const;
   // Attention operations that the device has computed so far.

@@ -439,6 +439,15 @@ HWY_ATTR HWY_INLINE V exp_of_negative(V x) {
   return hn::IfThenElseZero(hn::Ge(x, hn::Set(f, -87.0f)), hn::BitCast(f, scaled));
 }
 
+HWY_ATTR void to_halves(const float* from, int n, uint16_t* to) {
+  const hn::Rebind<hwy::float16_t, F> half;
+  over(0, n, [&](int i, int m) HWY_ATTR {
+    HWY_ALIGN hwy::float16_t halves[kLanes];
+    hn::Store(hn::DemoteTo(half, load_n(from + i, m, 0)), half, halves);
+    std::memcpy(to + i, halves, m * sizeof(uint16_t));
+  });
+}
+
 HWY_ATTR void exponentials(const float* x, int n, float* to) {
   over(0, n, [&](int k, int m) HWY_ATTR { store_n(exp_of_negative(load_n(x + k, m, 0)), to + k, m); });
 }
@@ -550,7 +559,7 @@ HWY_ATTR int strongest(const float* row, int n, float largest) {
 
 constexpr Kernels kernels_with(const char* name) {
   return {name,         kPanel,           kRowBlock, &pack_keys,    &pack_values, &scores,       &softmax_row,
-          &weighted_values, &view_of, &key_scores, &add_values, &decode_rows, &exponentials, &add_columns, &strongest};
+          &weighted_values, &view_of, &key_scores, &add_values, &decode_rows, &to_halves, &exponentials, &add_columns, &strongest};
 }
 
 }  // namespace sinkscope::attention::HWY_NAMESPACE

@@ -57,6 +57,9 @@ struct Kernels {
   // For other rows: decode [first, first + n) of all KV heads to floats [n_head_kv, n, d_stride], zeros behind d.
   void (*decode_rows)(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to);
 
+  // Rounded to f16.
+  void (*to_halves)(const float* from, int n, uint16_t* to);
+
   // to[i] = e^x[i] for x <= 0, as softmax_row computes it: at most 2 ulp off down to -87, 0 below.
   void (*exponentials)(const float* x, int n, float* to);
 

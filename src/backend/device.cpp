@@ -46,7 +46,8 @@ void attend(Instance& instance, const ggml_cgraph* graph, int index) {
   call.layer = layer_of(graph, index);
   ++a.n_operation;
   const std::span<Probe* const> probes = call.layer < 0 ? std::span<Probe* const>() : a.probes;
-  attention::attend(call, probes, *a.kernels, a.n_thread, instance.work, a.way);
+  if (a.owned) a.owned->attend(graph->nodes[index], call, probes, *a.kernels, a.n_thread, instance.work, a.way);
+  else attention::attend(call, probes, *a.kernels, a.n_thread, instance.work, a.way);
 }
 
 // ggml is C: nothing may be thrown through it.

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "attention/attend.h"
+#include "backend/owned.h"
 #include "backend/products.h"
 #include "sinkscope/probe.h"
 
@@ -24,6 +25,7 @@ struct Attachment {
   int n_thread = 1;                     // until llama.cpp says another number
   std::vector<Probe*> probes;
   Products products = Products::none;   // matrix products too, by OpenBLAS
+  std::shared_ptr<OwnedMemory> owned;   // attention goes over this memory; null: over llama.cpp's cache
 
   int64_t n_operation = 0;              // attention operations computed; probes see those that the graph names a layer of
   std::vector<std::string> refused;     // reasons for operations left to llama.cpp, each once

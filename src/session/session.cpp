@@ -11,9 +11,11 @@
 #include <llama.h>
 
 #include "backend/device.h"
+#include "policy/policy.h"
 #include "session/blas_check.h"
 #include "session/llama_log.h"
 #include "session/model.h"
+#include "session/windows.h"
 #include "session/registry_mutex.h"
 #include "sinkscope/error.h"
 
@@ -57,15 +59,20 @@ struct Session::Impl {
   SessionOptions options;
   std::shared_ptr<backend::Attachment> attachment;  // null where llama.cpp computes attention
   std::unique_ptr<llama_context, decltype(&llama_free)> context{nullptr, &llama_free};
+  std::unique_ptr<policy::Policy> policy;  // of owned memory
   std::vector<std::string> notes;
   int n_past = 0;  // tokens in the memory
 
+  backend::OwnedMemory* owned() const { return attachment ? attachment->owned.get() : nullptr; }
+  int batch_size() const { return options.memory ? options.n_batch : std::clamp(options.n_batch, 1, options.n_context); }
+
   void make_context() {
     const ModelInfo& info = model->info;
-    const ggml_type type = kv_type_of(options.kv_type);
+    // What owned memory rounds comes to it unrounded.
+    const ggml_type type = owned() ? GGML_TYPE_F32 : kv_type_of(options.kv_type);
     llama_context_params params = llama_context_default_params();
-    params.n_ctx = options.n_context;
-    params.n_batch = params.n_ubatch = std::clamp(options.n_batch, 1, options.n_context);
+    params.n_ctx = options.memory ? options.n_batch : options.n_context;
+    params.n_batch = params.n_ubatch = batch_size();
     params.n_outputs_max = options.all_logits ? 0 : 1;
     params.n_threads = params.n_threads_batch = options.n_thread;
     params.flash_attn_type = options.attention == Attention::llama_plain ? LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -102,15 +109,59 @@ struct Session::Impl {
     }
   }
 
+  void use_owned_memory(const MemoryOptions& o) {
+    if (!attachment) throw InternalError("owned memory needs a session with Attention::sinkscope");
+    const std::string& file = model->info.file;
+    if (llama_model_is_recurrent(model->llama.get()) || llama_model_is_hybrid(model->llama.get()))
+      throw InputError(fmt::format("'{}' remembers by more than attention, which owned memory cannot hold; use it without a policy", file));
+    if (llama_model_has_encoder(model->llama.get()))
+      throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
+    policy = policy::make(o.policy, {.budget = o.budget, .sinks = o.sinks});
+    if (o.budget > 0 && o.budget <= options.n_batch)
+      throw UsageError(fmt::format("a budget of {} rows has no room beside a batch of {} tokens; give a larger --budget or a smaller --chunk",
+                                   o.budget, options.n_batch));
+    constexpr std::pair<const char*, cache::Precision> kPrecisions[] = {{"f16", cache::Precision::f16}, {"f32", cache::Precision::f32}};
+    const auto* precision = std::ranges::find(kPrecisions, options.kv_type, [](const auto& p) { return std::string(p.first); });
+    if (precision == std::end(kPrecisions)) throw UsageError(fmt::format("owned memory keeps no '{}'; use f16 or f32", options.kv_type));
+    constexpr std::pair<const char*, backend::Positions> kPositions[] = {{"cache", backend::Positions::cache}, {"gaps", backend::Positions::gaps}};
+    const auto* positions = std::ranges::find(kPositions, o.positions, [](const auto& p) { return std::string(p.first); });
+    if (positions == std::end(kPositions)) throw UsageError(fmt::format("'{}' is no mode of positions; use cache or gaps", o.positions));
+    attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, precision->second), positions->second,
+                                                            windows(*model));
+  }
+
   void check(std::span<const int> tokens) const {
     if (tokens.empty()) throw InputError("there are no tokens to run; give a longer text");
-    if (n_past + static_cast<int64_t>(tokens.size()) > options.n_context)
+    if (!options.memory && n_past + static_cast<int64_t>(tokens.size()) > options.n_context)
       throw InputError(fmt::format("a prompt has {} tokens, the session was made for {}; make it with a larger n_context",
                                    n_past + tokens.size(), options.n_context));
     for (const int t : tokens)
       if (t < 0 || t >= model->info.n_vocab)
         throw InputError(fmt::format("token {} is outside the vocabulary of '{}', which has 0 to {}; use this model's ids",
                                      t, model->info.file, model->info.n_vocab - 1));
+  }
+
+  // Layers with a sliding window keep it, the others follow the policy.
+  void make_room(int n_new) const {
+    cache::Memory& memory = owned()->memory();
+    for (size_t i = 0; i < memory.layers().size(); ++i) {
+      cache::Layer& layer = memory.layers()[i];
+      const int window = owned()->window(static_cast<int>(i));
+      for (size_t h = 0; h < layer.heads.size(); ++h) {
+        const cache::Head& head = layer.heads[h];
+        memory.keep(layer, static_cast<int>(h), window > 0 ? policy::first_and_last(head.n_row(), 0, window - 1) : policy->kept(head, n_new));
+      }
+    }
+  }
+
+  // A batch over owned memory: llama.cpp's cache is empty before and after it.
+  void process_owned(std::span<const int> tokens, bool with_logits) {
+    cache::Memory& memory = owned()->memory();
+    make_room(static_cast<int>(tokens.size()));
+    memory.start_batch();
+    process(tokens, static_cast<int>(memory.n_past() - memory.base()), with_logits);
+    memory.end_batch(static_cast<int>(tokens.size()));
+    llama_memory_clear(llama_get_memory(context.get()), /*data=*/false);
   }
 
   // Tokens behind those of the memory, batch by batch.
@@ -153,6 +204,7 @@ Session::Session(const Model& model, const SessionOptions& options) : impl_(std:
     impl_->attachment->n_thread = impl_->options.n_thread;
     if (options.batch_invariant) impl_->attachment->way = attention::Way::tiles;
   }
+  if (options.memory) impl_->use_owned_memory(*options.memory);
   impl_->make_context();
   if (options.blas && !session::blas_failure().empty()) impl_->notes.push_back(session::blas_failure());
 }
@@ -169,6 +221,7 @@ void Session::watch(std::vector<Probe*> probes) {
 void Session::run(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress) {
   if (llama_memory_t memory = llama_get_memory(impl_->context.get())) llama_memory_clear(memory, /*data=*/false);
   impl_->n_past = 0;
+  if (impl_->owned()) impl_->owned()->memory().clear();
   impl_->advance(tokens, logits, progress);
 }
 
@@ -184,10 +237,11 @@ void Session::Impl::advance(std::span<const int> tokens, std::vector<float>* log
   llama_context* c = context.get();
   if (logits) logits->clear();
   const size_t n_vocab = model->info.n_vocab;
-  const int n = static_cast<int>(tokens.size()), n_batch = std::clamp(options.n_batch, 1, options.n_context);
+  const int n = static_cast<int>(tokens.size()), n_batch = batch_size();
   for (int first = 0; first < n; first += n_batch) {
     const int m = std::min(n_batch, n - first);
-    process(tokens.subspan(first, m), n_past, logits != nullptr);
+    if (owned()) process_owned(tokens.subspan(first, m), logits != nullptr);
+    else process(tokens.subspan(first, m), n_past, logits != nullptr);
     n_past += m;
     for (int i = 0; logits && i < m; ++i) {
       const float* row = llama_get_logits_ith(c, i);
@@ -199,6 +253,14 @@ void Session::Impl::advance(std::span<const int> tokens, std::vector<float>* log
 }
 
 bool Session::has_memory() const { return llama_get_memory(impl_->context.get()) != nullptr; }
+size_t Session::memory_bytes() const { return impl_->owned() ? impl_->owned()->memory().bytes() : 0; }
+double Session::memory_rows() const {
+  int64_t n_row = 0, n_head = 0;
+  if (impl_->owned())
+    for (const cache::Layer& layer : impl_->owned()->memory().layers())
+      for (const cache::Head& head : layer.heads) n_row += head.n_row(), ++n_head;
+  return n_head ? static_cast<double>(n_row) / static_cast<double>(n_head) : 0;
+}
 int Session::n_thread() const { return impl_->options.n_thread; }
 const char* Session::isa() const { return impl_->attachment ? impl_->attachment->kernels->name : "llama.cpp"; }
 int64_t Session::n_operation() const { return impl_->attachment ? impl_->attachment->n_operation : 0; }

@@ -1,0 +1,42 @@
+// Attention over owned memory: llama.cpp's cache holds the batch alone, and is emptied after it.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "attention/attend.h"
+#include "backend/rope.h"
+#include "cache/memory.h"
+
+namespace sinkscope::backend {
+
+// Where a kept key stands for the model.
+enum class Positions {
+  cache,  // rows stand side by side before the batch (StreamingLLM, 2309.17453)
+  gaps,   // every row stands where it was
+};
+
+class OwnedMemory {
+ public:
+  // `window`, by layer: the keys that a query sees, itself included; 0: all.
+  OwnedMemory(cache::Memory memory, Positions positions, std::vector<int> window)
+      : memory_(std::move(memory)), positions_(positions), window_(std::move(window)) {}
+
+  cache::Memory& memory() { return memory_; }
+  int window(int layer) const { return layer < static_cast<int>(window_.size()) ? window_[layer] : 0; }
+
+  // Computes an operation on the batch's own keys over the kept ones too, and keeps the batch's rows. `node` is the
+  // operation in llama.cpp's graph, `call` what it says.
+  void attend(const ggml_tensor* node, attention::Call call, std::span<Probe* const> probes, const attention::Kernels& kernels,
+              int n_thread, attention::Workspace& work, attention::Way way);
+
+ private:
+  const Rope& rope(const ggml_tensor* node, int layer);
+  cache::Memory memory_;
+  Positions positions_;
+  std::vector<int> window_;
+  std::map<int, Rope> ropes_;  // by layer
+};
+
+}  // namespace sinkscope::backend

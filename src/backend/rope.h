@@ -1,0 +1,23 @@
+// The rotation of queries and keys by their position (RoPE), read off ggml's own operation: so every scaling and layout
+// is right that ggml knows.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include <ggml.h>
+
+namespace sinkscope::backend {
+
+struct Rope {
+  std::vector<int> first, second;  // components that turn together; those of no pair stay
+  std::vector<double> angle;       // of a pair, in radians for one position
+};
+
+// The rope operation that made these queries; null where there is none, or something else lies between.
+const ggml_tensor* rope_of(const ggml_tensor* queries);
+
+// Applies the operation to unit vectors at growing positions.
+Rope read_rope(const ggml_tensor* rope);
+
+}  // namespace sinkscope::backend

@@ -1,0 +1,138 @@
+// Owned KV memory of one sequence: each layer and KV head keeps its own rows, as many as a policy leaves it.
+//
+// Rows lie in blocks of kBlockRows, in order of position. A row that is dropped leaves a hole in its block; a block
+// without rows is given back, and a head whose blocks are less than half full is packed anew. So at most half of what
+// is allocated is holes, beside the last block of each head. Blocks are shared by reference between forks of a sequence;
+// what is written to is copied first.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "attention/kernels.h"
+
+namespace sinkscope::cache {
+
+constexpr int kBlockRows = 16;
+constexpr size_t kSharedCount = 16;  // of a shared_ptr, beside the block
+
+// How a row is kept.
+enum class Precision { f16, f32 };
+
+// Sizes of a layer's rows.
+struct RowShape {
+  int d_key = 0, d_value = 0;
+  Precision precision = Precision::f16;
+  bool operator==(const RowShape&) const = default;
+
+  size_t number_bytes() const { return precision == Precision::f16 ? 2 : 4; }
+  size_t key_bytes() const { return d_key * number_bytes(); }
+  size_t value_bytes() const { return d_value * number_bytes(); }
+  attention::Element element() const { return precision == Precision::f16 ? attention::Element::f16 : attention::Element::f32; }
+};
+
+// Bytes that the blocks of a memory and its forks take.
+using Allocated = std::shared_ptr<size_t>;
+
+// Keys, then values, then positions of up to kBlockRows rows: one aligned piece of memory.
+class Block {
+ public:
+  Block(const RowShape& shape, Allocated allocated);
+  Block(const Block& other);
+  ~Block();
+  Block& operator=(const Block&) = delete;
+
+  std::byte* key(int row) { return data_ + row * shape_.key_bytes(); }
+  std::byte* value(int row) { return data_ + kBlockRows * shape_.key_bytes() + row * shape_.value_bytes(); }
+  int32_t& position(int row) { return reinterpret_cast<int32_t*>(data_ + kBlockRows * (shape_.key_bytes() + shape_.value_bytes()))[row]; }
+  static size_t bytes(const RowShape& shape);
+
+ private:
+  RowShape shape_;
+  Allocated allocated_;
+  std::byte* data_;
+};
+
+// The rows of one layer and KV head, in order of position.
+class Head {
+ public:
+  int n_row() const { return n_row_; }
+  // Positions of the rows, [n_row].
+  std::vector<int32_t> positions() const;
+  // Behind the last row: d_key and d_value floats.
+  void append(const attention::Kernels& kernels, const RowShape& shape, const Allocated& allocated, int32_t position, const float* key,
+              const float* value);
+  // Keeps the rows for which kept[i] is true, [n_row].
+  void keep(const RowShape& shape, const Allocated& allocated, const std::vector<bool>& kept);
+  // For rows that lie one after the other in a block, from its row `in_block` on.
+  void over_runs(const std::function<void(int first, int n, Block& block, int in_block)>& body) const;
+  int n_block() const { return static_cast<int>(blocks_.size()); }
+  // Bytes beside the blocks themselves.
+  size_t bookkeeping() const { return blocks_.capacity() * sizeof(Part) + blocks_.size() * (sizeof(Block) + kSharedCount); }
+
+ private:
+  struct Part {
+    std::shared_ptr<Block> block;
+    uint32_t live = 0;  // bit i: row i is kept
+    int n_used = 0;     // rows that were ever written
+  };
+  void pack(const RowShape& shape, const Allocated& allocated);
+
+  std::vector<Part> blocks_;
+  int n_row_ = 0;
+};
+
+struct Layer {
+  RowShape shape;
+  std::vector<Head> heads;
+};
+
+class Memory {
+ public:
+  explicit Memory(const attention::Kernels& kernels, Precision precision = Precision::f16) : kernels_(&kernels), precision_(precision) {}
+
+  // A fork shares all blocks by reference.
+  Memory(const Memory&) = default;
+  Memory& operator=(const Memory&) = default;
+
+  void clear();
+  // Makes the layer on first use. Throws InternalError when its sizes change.
+  Layer& layer(int index, int n_head_kv, int d_key, int d_value);
+  std::span<Layer> layers() { return layers_; }
+  std::span<const Layer> layers() const { return layers_; }
+  Precision precision() const { return precision_; }
+  void append(Layer& layer, int head, int32_t position, const float* key, const float* value) {
+    layer.heads[head].append(*kernels_, layer.shape, allocated_, position, key, value);
+  }
+  void keep(Layer& layer, int head, const std::vector<bool>& kept) { layer.heads[head].keep(layer.shape, allocated_, kept); }
+
+  // Position of the next token in the sequence: what was ever seen, not what is kept.
+  int64_t n_past() const { return n_past_; }
+  // Positions that the model is told count from a base, so that its angles stay small; it moves between batches.
+  void start_batch();
+  void end_batch(int n_token) { n_past_ += n_token; }
+  int64_t base() const { return epochs_.back().base; }
+  // The base at the time when this position was computed.
+  int64_t base_of(int64_t position) const;
+
+  // Allocated by this memory and its forks together: keys, values, positions, and what blocks and heads take themselves.
+  size_t bytes() const;
+
+ private:
+  struct Epoch {
+    int64_t first, base;
+  };
+  const attention::Kernels* kernels_;
+  Precision precision_;
+  Allocated allocated_ = std::make_shared<size_t>(0);
+  std::vector<Layer> layers_;  // by index; without heads: not seen yet
+  int64_t n_past_ = 0;
+  std::vector<Epoch> epochs_ = {{0, 0}};
+};
+
+}  // namespace sinkscope::cache

@@ -1,0 +1,40 @@
+#include "policy/policy.h"
+
+#include <algorithm>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "sinkscope/error.h"
+
+namespace sinkscope::policy {
+namespace {
+
+struct Named {
+  const char* name;
+  std::unique_ptr<Policy> (*make)(const Options&);
+  bool needs_budget;
+};
+constexpr Named kPolicies[] = {{"full", full, false}, {"window", window, true}, {"streaming", streaming, true}};
+
+}  // namespace
+
+std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
+  std::vector<std::string> names;
+  for (const Named& p : kPolicies) {
+    names.push_back(p.name);
+    if (name != p.name) continue;
+    if (p.needs_budget && options.budget <= 0) throw UsageError(fmt::format("policy '{}' needs a number of rows to keep; give --budget ROWS", name));
+    return p.make(options);
+  }
+  throw UsageError(fmt::format("'{}' is no policy; use one of: {}", name, fmt::join(names, ", ")));
+}
+
+std::vector<bool> first_and_last(int n_row, int n_first, int most) {
+  std::vector<bool> kept(n_row, true);
+  const int dropped = std::max(0, n_row - std::max(most, 0)), begin = std::min(n_first, std::max(most, 0));
+  std::fill_n(kept.begin() + begin, dropped, false);
+  return kept;
+}
+
+}  // namespace sinkscope::policy

@@ -1,0 +1,14 @@
+// What llama.cpp's public interface does not tell: which layers slide, and how far.
+#pragma once
+
+#include <vector>
+
+#include "session/model.h"
+
+namespace sinkscope {
+
+// By layer: the number of keys that a query sees, itself included; 0: all. Throws InputError for windows that are cut
+// into chunks (Llama 4).
+std::vector<int> windows(const Model::Impl& model);
+
+}  // namespace sinkscope
