@@ -8,5 +8,6 @@
 namespace sinkscope::cli {
 
 void add_profile_command(CLI::App& app, std::function<void()>& chosen);
+void add_eval_command(CLI::App& app, std::function<void()>& chosen);
 
 }  // namespace sinkscope::cli

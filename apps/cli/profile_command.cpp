@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <memory>
 
+#include "add_options.h"
 #include "commands.h"
 #include "profile_view.h"
 #include "sinkscope/options.h"
@@ -19,9 +20,6 @@ void run(const ProfileOptions& options) {
   std::fputs(view(result, Terminal::of_stdout()).c_str(), stdout);
 }
 
-// An option that names a file must name one.
-std::string not_empty(const std::string& value) { return value.empty() ? "needs the name of a file, found ''" : ""; }
-
 }  // namespace
 
 void add_profile_command(CLI::App& app, std::function<void()>& chosen) {
@@ -29,18 +27,8 @@ void add_profile_command(CLI::App& app, std::function<void()>& chosen) {
   CLI::App* sub = app.add_subcommand("profile", "Which tokens are attention sinks, in which layers and heads, how strong");
   sub->add_option("MODEL", options->model, "GGUF file, or a name of scripts/fetch-model")->required();
   sub->add_option("TEXT", options->texts, "text files; - is standard input");
-  for (const Option& option : profile_options())
-    std::visit(
-        [&](auto field) {
-          auto& target = (*options).*field;
-          if constexpr (std::is_same_v<decltype(target), bool&>) sub->add_flag(option.flag, target, option.text);
-          else if constexpr (std::is_same_v<decltype(target), std::vector<std::string>&>)  // once for each value
-            sub->add_option(option.flag, target, option.text)->type_name(option.value)->expected(1)->allow_extra_args(false)
-                ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-          else sub->add_option(option.flag, target, option.text)->type_name(option.value)->capture_default_str();
-        },
-        option.field);
-  for (const char* file : {"--json", "--sinkmap", "--arrays", "--tokens"}) sub->get_option(file)->check(not_empty);
+  add_options(*sub, profile_options(), *options);
+  for (const char* file : {"--json", "--sinkmap", "--arrays", "--tokens"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }
 

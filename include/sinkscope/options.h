@@ -1,4 +1,4 @@
-// The options of a profile, described once: help, schemas and captions read this table.
+// The options of each command, described once: help, schemas and captions read these tables.
 #pragma once
 
 #include <span>
@@ -6,19 +6,22 @@
 #include <variant>
 #include <vector>
 
+#include "sinkscope/eval.h"
 #include "sinkscope/profile.h"
 
 namespace sinkscope {
 
+template <class Options>
 struct Option {
   const char* flag;
   const char* value;  // what stands behind the flag in help; "" for a switch
   const char* text;
-  std::variant<std::string ProfileOptions::*, int ProfileOptions::*, float ProfileOptions::*, bool ProfileOptions::*,
-               uint32_t ProfileOptions::*, std::vector<std::string> ProfileOptions::*>
+  std::variant<std::string Options::*, int Options::*, float Options::*, bool Options::*, uint32_t Options::*,
+               std::vector<std::string> Options::*, std::vector<int> Options::*>
       field;
 };
 
-std::span<const Option> profile_options();
+std::span<const Option<ProfileOptions>> profile_options();
+std::span<const Option<EvalOptions>> eval_options();
 
 }  // namespace sinkscope

@@ -13,9 +13,9 @@ namespace {
 struct Named {
   const char* name;
   std::unique_ptr<Policy> (*make)(const Options&);
-  bool needs_budget;
+  bool needs_budget, has_sinks;
 };
-constexpr Named kPolicies[] = {{"full", full, false}, {"window", window, true}, {"streaming", streaming, true}};
+constexpr Named kPolicies[] = {{"full", full, false, false}, {"window", window, true, false}, {"streaming", streaming, true, true}};
 
 }  // namespace
 
@@ -28,6 +28,10 @@ std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
     return p.make(options);
   }
   throw UsageError(fmt::format("'{}' is no policy; use one of: {}", name, fmt::join(names, ", ")));
+}
+
+bool has_sinks(const std::string& name) {
+  return std::ranges::any_of(kPolicies, [&](const Named& p) { return name == p.name && p.has_sinks; });
 }
 
 std::vector<bool> first_and_last(int n_row, int n_first, int most) {

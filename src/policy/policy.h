@@ -24,6 +24,9 @@ class Policy {
 // By name. Throws UsageError where there is no such policy, or the options make no sense for it.
 std::unique_ptr<Policy> make(const std::string& name, const Options& options);
 
+// Whether Options::sinks mean something to it.
+bool has_sinks(const std::string& name);
+
 // The first `n_first` and the last rows, `most` in all.
 std::vector<bool> first_and_last(int n_row, int n_first, int most);
 

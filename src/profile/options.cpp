@@ -2,9 +2,9 @@
 
 namespace sinkscope {
 
-std::span<const Option> profile_options() {
+std::span<const Option<ProfileOptions>> profile_options() {
   using O = ProfileOptions;
-  static const Option options[] = {
+  static const Option<O> options[] = {
       {"--tokens", "FILE", "prompts as token ids, used as they are: JSON, an array of arrays", &O::tokens},
       {"--length", "N", "cut texts into prompts of N tokens, BOS included; 0: each text is one prompt", &O::length},
       {"--prompts", "N", "at most N prompts, evenly over the texts; 0: all, up to 65,535", &O::prompts},

@@ -3,33 +3,13 @@
 #include <nlohmann/json.hpp>
 
 #include "measure/metrics.h"
+#include "session/model_json.h"
 #include "sinkscope/profile.h"
 
 namespace sinkscope {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-// Digits beyond float32 say nothing; not-a-number has no place in JSON.
-Json number(double v) { return std::isfinite(v) ? Json(std::round(v * 1e6) / 1e6) : Json(nullptr); }
-
-Json numbers(const std::vector<double>& values) {
-  Json list = Json::array();
-  for (const double v : values) list.push_back(number(v));
-  return list;
-}
-
-std::string dumped(const Json& json) {
-  // Tokens may end in the middle of a UTF-8 character: such bytes become U+FFFD.
-  return json.dump(1, ' ', false, Json::error_handler_t::replace) + "\n";
-}
-
-Json model_json(const Profile& p) {
-  const ModelInfo& m = p.model;
-  return {{"file", m.file},       {"sha256", p.sha256}, {"architecture", m.architecture}, {"name", m.name},
-          {"n_layer", m.n_layer}, {"n_head", m.n_head}, {"n_head_kv", m.n_head_kv},       {"n_vocab", m.n_vocab},
-          {"n_context_train", m.n_context_train},       {"file_type", m.file_type}};
-}
+using session::dumped, session::Json, session::model_json, session::number, session::numbers;
 
 Json run_json(const RunInfo& r) {
   return {{"epsilon", number(r.epsilon)}, {"min_rows", r.min_rows},   {"length", r.length},   {"shortest", r.shortest},
@@ -82,7 +62,7 @@ Json heads_json(const Sink& s, bool with_alpha) {
 }  // namespace
 
 std::string to_json(const Profile& p) {
-  Json json = {{"schema", "sinkscope.profile/1"}, {"answer", p.answer()}, {"model", model_json(p)}, {"run", run_json(p.run)},
+  Json json = {{"schema", "sinkscope.profile/1"}, {"answer", p.answer()}, {"model", model_json(p.model, p.sha256)}, {"run", run_json(p.run)},
                {"sink_rate", rate_json(p.sink_rate)}};
   json["first"] = {{"n", p.first.n}, {"share", numbers(p.first.share)}, {"uniform", numbers(p.first.uniform)},
                    {"boost", numbers(p.first.boost)}, {"last_rows", p.first.last_rows}, {"share_ci95", Json::array()}};

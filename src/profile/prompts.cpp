@@ -1,48 +1,21 @@
 #include "profile/prompts.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <filesystem>
-#include <fstream>
-#include <iostream>
-#include <iterator>
 #include <random>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "measure/metrics.h"
+#include "session/text.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::profile_run {
 namespace {
 
-std::string read_file(const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) throw InputError(fmt::format("'{}' is a folder; give a file in it", path));
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw InputError(fmt::format("cannot read '{}' ({}); give a file that exists", path, std::strerror(errno)));
-  return {std::istreambuf_iterator<char>(file), {}};
-}
-
-bool wants_bos(const std::string& mode, const ModelInfo& model) {
-  if (mode == "auto") return model.adds_bos && model.bos >= 0;
-  if (mode == "never") return false;
-  if (model.bos < 0) throw InputError(fmt::format("'{}' has no BOS token; use --bos never", model.file));
-  return true;
-}
-
-std::string named(const std::string& path) { return path == "-" ? "standard input" : "'" + path + "'"; }
+using session::named, session::read_file, session::read_text, session::wants_bos;
 
 std::string counted(size_t n, const char* what) { return fmt::format("{} {}{}", n, what, n == 1 ? "" : "s"); }
-
-// Bytes that are no UTF-8 become U+FFFD: tokenizers refuse them.
-std::string as_utf8(const std::string& text) {
-  using nlohmann::json;
-  return json::parse(json(text).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
-}
 
 // At most n of them, evenly over the whole.
 std::vector<Prompt> thinned(std::vector<Prompt> prompts, int n) {
@@ -57,7 +30,7 @@ std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model,
   std::vector<Prompt> prompts;
   size_t n_token = 0;
   for (const std::string& path : options.texts) {
-    const std::vector<int> tokens = model.tokenize(as_utf8(read_file(path)));
+    const std::vector<int> tokens = model.tokenize(read_text(path));
     n_token += tokens.size();
     const size_t step = options.length > 0 ? static_cast<size_t>(options.length - (bos ? 1 : 0)) : tokens.size();
     if (options.length == 0 && tokens.size() + (bos ? 1 : 0) < 2)

@@ -1,0 +1,39 @@
+// From a command's table of options to the parser.
+#pragma once
+
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "sinkscope/options.h"
+
+namespace sinkscope::cli {
+
+// An option that names a file must name one.
+inline std::string names_a_file(const std::string& value) { return value.empty() ? "needs the name of a file, found ''" : ""; }
+
+// `options` must live as long as `command`. Lists may be given with commas, or once for each value.
+template <class Options>
+void add_options(CLI::App& command, std::span<const Option<Options>> table, Options& options) {
+  for (const Option<Options>& option : table)
+    std::visit(
+        [&](auto field) {
+          auto& target = options.*field;
+          using Target = std::remove_reference_t<decltype(target)>;
+          if constexpr (std::is_same_v<Target, bool>) {
+            command.add_flag(option.flag, target, option.text);
+          } else {
+            CLI::Option* added = command.add_option(option.flag, target, option.text)->type_name(option.value);
+            if constexpr (std::is_same_v<Target, std::vector<std::string>> || std::is_same_v<Target, std::vector<int>>)
+              added->expected(1)->allow_extra_args(false)->delimiter(',')->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+            else
+              added->capture_default_str();
+          }
+        },
+        option.field);
+}
+
+}  // namespace sinkscope::cli

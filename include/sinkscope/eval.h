@@ -1,0 +1,59 @@
+// What a KV policy costs: a text through a model once for each policy, against the same model that keeps everything.
+// The JSON: docs/json.md. Policies and positions: docs/streaming.md.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "sinkscope/profile.h"
+#include "sinkscope/session.h"
+
+namespace sinkscope {
+
+struct EvalOptions {
+  std::string model;                  // GGUF file, or a name of scripts/fetch-model
+  std::string text;                   // file; "-" is standard input
+  std::vector<std::string> policies = {"streaming"};
+  std::vector<int> budgets = {512};   // rows of each KV head, sinks included; each policy with each of them
+  std::vector<int> sinks = {4};       // first rows that are never dropped; each with each, where the policy has sinks
+  std::string positions = "cache";    // cache or gaps
+  int tokens = 2048;                  // of the text, BOS included; 0: all
+  int chunk = 32;                     // tokens that are evicted for and run at a time; 1 is StreamingLLM to the letter
+  std::string bos = "auto";           // auto (as the tokenizer says), always, never
+  std::string kv_type = "f16";        // of the memory: f16 or f32
+  int threads = 0;                    // 0: one for each core
+  std::string isa = "auto";
+  bool no_blas = false;
+  std::string json;                   // file to write
+};
+
+struct EvalResult {
+  std::string policy;
+  int sinks = 0, budget_rows = 0;     // 0: none, no bound
+  int64_t kv_bytes = 0;               // allocated for keys, values and what belongs to them, at most during the run
+  double mean_rows = 0;               // of a KV head when a chunk was run, itself included: the mean context
+  double ppl = 0;                     // perplexity of all tokens but the first
+  std::vector<double> ppl_by_1024;    // of the tokens 0 to 1,023, and so on
+  double kl = 0;                      // nats for each token: from what "full" predicts to what this policy predicts
+  double same_top = 0;                // per cent of tokens whose likeliest successor is the same as with "full"
+  double tokens_per_second = 0;
+};
+
+struct Eval {
+  ModelInfo model;
+  std::string sha256;
+  EvalOptions options;
+  int n_token = 0;
+  bool bos = false;
+  std::vector<EvalResult> results;    // "full" first: the others are compared with it
+  std::vector<std::string> notes;     // what a reader must know, a sentence each
+};
+
+// Throws UsageError for options that cannot be, InputError for bad files, texts and models.
+Eval evaluate(const EvalOptions& options, const Progress& progress = {});
+
+std::string to_json(const Eval& eval);  // sinkscope.eval/1
+
+}  // namespace sinkscope

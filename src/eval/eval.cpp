@@ -1,0 +1,215 @@
+#include "sinkscope/eval.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <optional>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "attention/team.h"
+#include "io/sha256.h"
+#include "policy/policy.h"
+#include "session/text.h"
+#include "sinkscope/atomic_file.h"
+#include "sinkscope/error.h"
+
+namespace sinkscope {
+namespace {
+
+constexpr int kTokensPerPoint = 1024;
+
+void check(const EvalOptions& o) {
+  const auto at_least = [](const char* option, int value, int least) {
+    if (value < least) throw UsageError(fmt::format("{} {} is too small; use {} or more", option, value, least));
+  };
+  at_least("--tokens", o.tokens, 0);
+  if (o.tokens == 1) throw UsageError("--tokens 1 leaves nothing to predict; use 2 or more, or 0 for the whole text");
+  at_least("--chunk", o.chunk, 1);
+  at_least("--threads", o.threads, 0);
+  for (const int b : o.budgets) at_least("--budget", b, 1);
+  for (const int s : o.sinks) at_least("--sinks", s, 0);
+  if (o.bos != "auto" && o.bos != "always" && o.bos != "never")
+    throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
+}
+
+std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos) {
+  std::vector<int> tokens = model.tokenize(session::read_text(o.text));
+  if (bos) tokens.insert(tokens.begin(), model.info().bos);
+  const size_t wanted = o.tokens > 0 ? o.tokens : tokens.size();
+  if (tokens.size() < std::max<size_t>(wanted, 2))
+    throw InputError(fmt::format("{} has {} tokens, --tokens {} needs as many; give more text or a smaller --tokens", session::named(o.text),
+                                 tokens.size(), wanted));
+  tokens.resize(wanted);
+  return tokens;
+}
+
+// What a policy predicts, chunk by chunk.
+class Candidate {
+ public:
+  Candidate(const Model& model, const EvalOptions& o, const std::string& policy, int budget, int sinks)
+      : session_(model, session_options(o, policy, budget, sinks)), recompute_(policy == kRecompute) {
+    result.policy = policy;
+    result.budget_rows = budget;
+    result.sinks = sinks;
+  }
+
+  static constexpr const char* kRecompute = "recompute";
+
+  // Logits behind each of the tokens [first, first + n).
+  const std::vector<float>& predict(std::span<const int> tokens, int first, int n) {
+    const auto start = std::chrono::steady_clock::now();
+    if (recompute_) from_scratch(tokens, first, n);
+    else if (first == 0) session_.run(tokens.first(n), &logits_);
+    else session_.append(tokens.subspan(first, n), &logits_);
+    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    rows_ += n * session_.memory_rows();
+    n_token_ += n;
+    result.kv_bytes = std::max(result.kv_bytes, static_cast<int64_t>(session_.memory_bytes()));
+    result.tokens_per_second = n_token_ / seconds_;
+    result.mean_rows = rows_ / n_token_;
+    return logits_;
+  }
+
+  EvalResult result;
+  std::vector<double> nll;             // of each token but the first
+  double kl = 0;
+  int64_t n_same_top = 0;
+
+ private:
+  static SessionOptions session_options(const EvalOptions& o, const std::string& policy, int budget, int sinks) {
+    const bool recompute = policy == kRecompute;
+    return {.n_context = 0, .n_batch = recompute ? budget : o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
+            .attention = Attention::sinkscope, .all_logits = true, .blas = !o.no_blas, .batch_invariant = false,
+            .memory = MemoryOptions{.policy = recompute ? "full" : policy, .budget = recompute ? 0 : budget, .sinks = sinks, .positions = o.positions}};
+  }
+
+  // The baseline that streaming is to replace: the last tokens, anew for every token.
+  void from_scratch(std::span<const int> tokens, int first, int n) {
+    std::vector<float> last, all;
+    for (int i = first; i < first + n; ++i) {
+      const int begin = std::max(0, i + 1 - result.budget_rows);
+      session_.run(tokens.subspan(begin, i + 1 - begin), &last);
+      all.insert(all.end(), last.end() - static_cast<ptrdiff_t>(last.size() / (i + 1 - begin)), last.end());
+    }
+    logits_ = std::move(all);
+  }
+
+  Session session_;
+  bool recompute_;
+  std::vector<float> logits_;
+  double seconds_ = 0, rows_ = 0;
+  int n_token_ = 0;
+};
+
+// A row of logits as natural logarithms of probabilities; returns the index of the largest.
+int log_probabilities(const float* logits, int n, std::vector<float>& to) {
+  to.assign(logits, logits + n);
+  const int top = static_cast<int>(std::max_element(to.begin(), to.end()) - to.begin());
+  double sum = 0;
+  for (const float x : to) sum += std::exp(x - to[top]);
+  const float shift = to[top] + static_cast<float>(std::log(sum));
+  for (float& x : to) x -= shift;
+  return top;
+}
+
+double divergence(const std::vector<float>& from, const std::vector<float>& to) {
+  double sum = 0;
+  for (size_t i = 0; i < from.size(); ++i) sum += std::exp(from[i]) * (from[i] - to[i]);
+  return sum;
+}
+
+struct Row {
+  std::vector<float> full, other;
+  std::vector<double> nll, kl;  // by candidate
+  std::vector<bool> same_top;
+};
+
+// One token's predictions by all candidates, the first being "full".
+void compare(const std::vector<const std::vector<float>*>& logits, int row, int n_vocab, int next, Row& r) {
+  int top = 0;
+  for (size_t c = 0; c < logits.size(); ++c) {
+    std::vector<float>& log_p = c == 0 ? r.full : r.other;
+    const int this_top = log_probabilities(logits[c]->data() + static_cast<size_t>(row) * n_vocab, n_vocab, log_p);
+    if (c == 0) top = this_top;
+    r.nll[c] = -static_cast<double>(log_p[next]);
+    r.kl[c] = c == 0 ? 0 : divergence(r.full, log_p);
+    r.same_top[c] = this_top == top;
+  }
+}
+
+double perplexity(std::span<const double> nll) {
+  double sum = 0;
+  for (const double v : nll) sum += v;
+  return std::exp(sum / static_cast<double>(nll.size()));
+}
+
+void finish(Candidate& c) {
+  EvalResult& r = c.result;
+  const std::span<const double> nll = c.nll;
+  r.ppl = perplexity(nll);
+  // nll[i] is of token i + 1.
+  for (size_t begin = 0; begin <= nll.size(); begin += kTokensPerPoint) {
+    const size_t first = std::max<size_t>(begin, 1) - 1, end = std::min<size_t>(begin + kTokensPerPoint - 1, nll.size());
+    if (first < end) r.ppl_by_1024.push_back(perplexity(nll.subspan(first, end - first)));
+  }
+  r.kl = c.kl / static_cast<double>(nll.size());
+  r.same_top = 100 * static_cast<double>(c.n_same_top) / static_cast<double>(nll.size());
+}
+
+}  // namespace
+
+Eval evaluate(const EvalOptions& o, const Progress& progress) {
+  check(o);
+  std::optional<AtomicFile> json;
+  if (!o.json.empty()) json.emplace(o.json);
+  const Model model(o.model);
+  Eval e;
+  e.model = model.info();
+  e.options = o;
+  e.bos = session::wants_bos(o.bos, e.model);
+  const std::vector<int> tokens = read_tokens(o, model, e.bos);
+  e.n_token = static_cast<int>(tokens.size());
+  if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
+
+  std::vector<std::unique_ptr<Candidate>> candidates;
+  candidates.push_back(std::make_unique<Candidate>(model, o, "full", 0, 0));
+  for (const std::string& policy : o.policies) {
+    if (policy == "full") continue;
+    for (const int budget : o.budgets)
+      for (const int sinks : policy::has_sinks(policy) ? o.sinks : std::vector<int>{0})
+        candidates.push_back(std::make_unique<Candidate>(model, o, policy, budget, sinks));
+  }
+
+  const int n_vocab = e.model.n_vocab;
+  std::vector<Row> rows(o.chunk);
+  for (Row& r : rows) r.nll.resize(candidates.size()), r.kl.resize(candidates.size()), r.same_top.resize(candidates.size());
+  for (int first = 0; first < e.n_token; first += o.chunk) {
+    const int n = std::min(o.chunk, e.n_token - first), n_predicted = std::min(n, e.n_token - 1 - first);
+    std::vector<const std::vector<float>*> logits;
+    for (const auto& c : candidates) logits.push_back(&c->predict(tokens, first, n));
+    attention::run_tasks(n_predicted, o.threads > 0 ? o.threads : 2,
+                         [&](int i, int) { compare(logits, i, n_vocab, tokens[first + i + 1], rows[i]); });
+    for (int i = 0; i < n_predicted; ++i)
+      for (size_t c = 0; c < candidates.size(); ++c) {
+        candidates[c]->nll.push_back(rows[i].nll[c]);
+        candidates[c]->kl += rows[i].kl[c];
+        candidates[c]->n_same_top += rows[i].same_top[c];
+      }
+    if (progress) progress(fmt::format("perplexity {}", candidates.back()->result.policy), first + n, e.n_token);
+  }
+  for (const auto& c : candidates) {
+    finish(*c);
+    e.results.push_back(c->result);
+  }
+  e.sha256 = io::sha256_of_file(e.model.file);
+  if (json) {
+    json->write(to_json(e));
+    json->commit();
+  }
+  return e;
+}
+
+}  // namespace sinkscope

@@ -1,0 +1,29 @@
+#include "session/model_json.h"
+#include "sinkscope/eval.h"
+
+namespace sinkscope {
+
+using session::Json, session::number, session::numbers;
+
+std::string to_json(const Eval& e) {
+  Json results = Json::array();
+  for (const EvalResult& r : e.results)
+    results.push_back({{"policy", r.policy},
+                       {"sinks", r.sinks},
+                       {"budget_rows", r.budget_rows},
+                       {"kv_bytes", r.kv_bytes},
+                       {"mean_rows", number(r.mean_rows)},
+                       {"ppl", number(r.ppl)},
+                       {"ppl_by_1024", numbers(r.ppl_by_1024)},
+                       {"kl", number(r.kl)},
+                       {"same_top", number(r.same_top)},
+                       {"tokens_per_second", number(r.tokens_per_second)}});
+  return session::dumped({{"schema", "sinkscope.eval/1"},
+                          {"model", session::model_json(e.model, e.sha256)},
+                          {"run", {{"text", e.options.text}, {"n_token", e.n_token}, {"bos", e.bos}, {"chunk", e.options.chunk},
+                                   {"positions", e.options.positions}, {"kv_type", e.options.kv_type}}},
+                          {"results", results},
+                          {"notes", e.notes}});
+}
+
+}  // namespace sinkscope

@@ -1,0 +1,24 @@
+#include "sinkscope/options.h"
+
+namespace sinkscope {
+
+std::span<const Option<EvalOptions>> eval_options() {
+  using O = EvalOptions;
+  static const Option<O> options[] = {
+      {"--policy", "A,B,C", "policies: full, window, streaming, recompute (docs/streaming.md)", &O::policies},
+      {"--budget", "ROWS,...", "rows that each KV head may keep, sinks and the present chunk included", &O::budgets},
+      {"--sinks", "N,...", "first rows that are never dropped", &O::sinks},
+      {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were)", &O::positions},
+      {"--tokens", "N", "tokens of the text, BOS included; 0: all", &O::tokens},
+      {"--chunk", "N", "tokens to make room for and run at a time; 1 is StreamingLLM to the letter", &O::chunk},
+      {"--bos", "MODE", "BOS before the text: auto (as the tokenizer says), always, never", &O::bos},
+      {"--kv-type", "TYPE", "type of kept keys and values: f16, f32", &O::kv_type},
+      {"--threads", "N", "threads; 0: one for each core", &O::threads},
+      {"--isa", "NAME", "instruction set of the attention kernel: auto, avx512, avx2, sse4, neon, generic", &O::isa},
+      {"--no-blas", "", "long matrix products without OpenBLAS", &O::no_blas},
+      {"--json", "FILE", "write the results as JSON (docs/json.md)", &O::json},
+  };
+  return options;
+}
+
+}  // namespace sinkscope

@@ -1,0 +1,40 @@
+#include "session/text.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include <fmt/format.h>
+#include <nlohmann/json.hpp>
+
+#include "sinkscope/error.h"
+
+namespace sinkscope::session {
+
+std::string read_file(const std::string& path) {
+  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) throw InputError(fmt::format("'{}' is a folder; give a file in it", path));
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw InputError(fmt::format("cannot read '{}' ({}); give a file that exists", path, std::strerror(errno)));
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+std::string read_text(const std::string& path) {
+  using nlohmann::json;
+  return json::parse(json(read_file(path)).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
+}
+
+std::string named(const std::string& path) { return path == "-" ? "standard input" : "'" + path + "'"; }
+
+bool wants_bos(const std::string& mode, const ModelInfo& model) {
+  if (mode == "auto") return model.adds_bos && model.bos >= 0;
+  if (mode == "never") return false;
+  if (model.bos < 0) throw InputError(fmt::format("'{}' has no BOS token; use --bos never", model.file));
+  return true;
+}
+
+}  // namespace sinkscope::session

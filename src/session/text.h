@@ -1,0 +1,22 @@
+// Texts as commands take them.
+#pragma once
+
+#include <string>
+
+#include "sinkscope/session.h"
+
+namespace sinkscope::session {
+
+// The bytes of a file, or of standard input for "-". Throws InputError.
+std::string read_file(const std::string& path);
+
+// The same as UTF-8: tokenizers refuse anything else. Bytes that are none become U+FFFD.
+std::string read_text(const std::string& path);
+
+// 'path', or standard input.
+std::string named(const std::string& path);
+
+// Whether --bos auto, always or never puts BOS before a text. Throws InputError where the model has none.
+bool wants_bos(const std::string& mode, const ModelInfo& model);
+
+}  // namespace sinkscope::session
