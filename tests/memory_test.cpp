@@ -1,8 +1,11 @@
 // Owned memory on real models, against the same models over llama.cpp's cache.
+#include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <random>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "sinkscope/error.h"
 #include "sinkscope/models.h"
@@ -49,6 +52,72 @@ TEST_P(MemoryTest, FullEqualsLlamasCache) {
     session.run(tokens, &got);  // from an empty memory again
     EXPECT_LE(error_of(got, want), 1e-6) << positions;
   }
+}
+
+double nll_of(const std::vector<float>& logits, int token) {
+  const float top = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (const float x : logits) sum += std::exp(double{x} - top);
+  return std::log(sum) + top - logits[token];
+}
+
+// tests/reference/streaming.py: plain attention on torch over keys before rotation, one token at a time.
+TEST(Streaming, EqualsThePlainImplementation) {
+  std::ifstream file(SINKSCOPE_GOLDEN "/streaming-smollm2-135m.json");
+  const auto golden = nlohmann::json::parse(file);
+  const std::vector<int> tokens = golden.at("tokens");
+  const std::vector<double> want = golden.at("nll");
+  const Model model("smollm2-135m");
+  Session session(model, options(1, MemoryOptions{.policy = "streaming", .budget = golden.at("budget"), .sinks = golden.at("sinks"), .positions = "cache"}));
+  std::vector<float> logits;
+  double sum = 0, want_sum = 0;
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (i == 0) session.run(std::span(tokens).first(1), &logits);
+    else session.append(std::span(tokens).subspan(i, 1), &logits);
+    const double nll = nll_of(logits, tokens[i + 1]);
+    ASSERT_NEAR(nll, want[i], 1e-2) << i;
+    sum += nll;
+    want_sum += want[i];
+  }
+  EXPECT_NEAR(std::exp((sum - want_sum) / static_cast<double>(want.size())), 1, .005);
+  EXPECT_EQ(session.memory_rows(), 256);
+}
+
+// Positions start anew at a base; what lies before it must still be met as it stands.
+TEST(Streaming, NothingIsLostWhereTheBaseOfPositionsMoves) {
+  const Model model("smollm2-135m");
+  const std::vector<int> tokens = random_tokens(model, 4096 + 512 + 32);
+  SessionOptions attached = options(512, std::nullopt);
+  attached.n_context = static_cast<int>(tokens.size());
+  const std::span<const int> before = std::span(tokens).first(4096 + 512), last = std::span(tokens).last(32);
+  std::vector<float> want, got;
+  Session theirs(model, attached);
+  theirs.run(before);
+  theirs.append(last, &want);
+  for (const char* positions : {"cache", "gaps"}) {
+    Session ours(model, options(512, MemoryOptions{.policy = "full", .budget = 0, .sinks = 0, .positions = positions}));
+    ours.run(before);
+    ours.append(last, &got);
+    EXPECT_LE(error_of(got, want), 1e-6) << positions;
+  }
+}
+
+TEST(Memory, WhatCannotBeIsRefused) {
+  const Model model("smollm2-135m");
+  const auto refused = [&](MemoryOptions memory, const char* says, const char* kv_type = "f16") {
+    try {
+      Session(model, options(32, std::move(memory), kv_type));
+      ADD_FAILURE() << "accepted what it should say '" << says << "' to";
+    } catch (const UsageError& e) {
+      EXPECT_NE(std::string(e.what()).find(says), std::string::npos) << e.what();
+    }
+  };
+  refused({.policy = "fifo", .budget = 64, .sinks = 4, .positions = "cache"}, "full, window, streaming");
+  refused({.policy = "streaming", .budget = 0, .sinks = 4, .positions = "cache"}, "--budget");
+  refused({.policy = "streaming", .budget = 32, .sinks = 4, .positions = "cache"}, "32 tokens");
+  refused({.policy = "streaming", .budget = 64, .sinks = 64, .positions = "cache"}, "64 sinks");
+  refused({.policy = "streaming", .budget = 64, .sinks = 4, .positions = "left"}, "cache or gaps");
+  refused({.policy = "full", .budget = 0, .sinks = 4, .positions = "cache"}, "f16 or f32", "q5_1");
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, MemoryTest, testing::Values("smollm2-135m", "gemma3-270m", "qwen2.5-coder-1.5b"));

@@ -26,8 +26,11 @@ std::vector<float> rotated_units(const ggml_tensor* rope, int position) {
   auto* values = static_cast<float*>(units->data);
   for (int i = 0; i < d * d; ++i) values[i] = i / d == i % d ? 1.0f : 0.0f;
   for (int i = 0; i < d * per_token; ++i) static_cast<int32_t*>(positions->data)[i] = position;
-  ggml_tensor* out = ggml_rope_ext(context.get(), units, positions, rope->src[kFactors], 0, 0, 0, 1, 1, 0, 1, 0, 0);
+  // Any rope, which then is made into this one.
+  ggml_tensor* out = ggml_rope(context.get(), units, ggml_view_1d(context.get(), positions, d, 0), d, 0);
   std::memcpy(out->op_params, rope->op_params, sizeof out->op_params);
+  out->src[kPositions] = positions;
+  out->src[kFactors] = rope->src[kFactors];
   ggml_cgraph* graph = ggml_new_graph(context.get());
   ggml_build_forward_expand(graph, out);
   const std::unique_ptr<ggml_backend, void (*)(ggml_backend_t)> cpu(

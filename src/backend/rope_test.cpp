@@ -1,0 +1,87 @@
+// Rotations read off ggml's operation: turning further by them is what ggml does at a later position.
+#include "backend/rope.h"
+
+#include <cmath>
+
+#include <gtest/gtest.h>
+
+#include "backend/graph_for_tests.h"
+
+namespace sinkscope::backend {
+namespace {
+
+struct Variant {
+  const char* name;
+  int d, n_rot, mode;
+  float base = 10000, scale = 1, yarn = 0, magnitude = 1;
+  bool factors = false;
+};
+
+class RopeTest : public testing::TestWithParam<Variant> {};
+
+std::vector<float> computed(Graph& g, const ggml_tensor* t) {
+  ggml_backend_t cpu = ggml_backend_init_by_type(GGML_BACKEND_DEVICE_TYPE_CPU, nullptr);
+  EXPECT_EQ(ggml_backend_graph_compute(cpu, g.graph), GGML_STATUS_SUCCESS);
+  ggml_backend_free(cpu);
+  const auto* values = static_cast<const float*>(t->data);
+  return {values, values + ggml_nelements(t)};
+}
+
+TEST_P(RopeTest, TurnsCompose) {
+  const Variant v = GetParam();
+  const int n_head = 3, n_token = 5, per_token = v.mode == GGML_ROPE_TYPE_MROPE ? 4 : 1;
+  const auto rotated_from = [&](int position) {
+    Graph g;
+    std::mt19937 random(5);
+    ggml_tensor* x = ggml_new_tensor_3d(g.context, GGML_TYPE_F32, v.d, n_head, n_token);
+    ggml_tensor* positions = ggml_new_tensor_1d(g.context, GGML_TYPE_I32, n_token * per_token);
+    ggml_tensor* factors = v.factors ? ggml_new_tensor_1d(g.context, GGML_TYPE_F32, v.n_rot / 2) : nullptr;
+    int sections[4] = {v.n_rot / 8, v.n_rot / 8, v.n_rot / 4, 0};
+    ggml_tensor* rope = per_token == 4
+                            ? ggml_rope_multi(g.context, x, positions, factors, v.n_rot, sections, v.mode, 4096, v.base, v.scale, v.yarn, v.magnitude, 32, 1)
+                            : ggml_rope_ext(g.context, x, positions, factors, v.n_rot, v.mode, 4096, v.base, v.scale, v.yarn, v.magnitude, 32, 1);
+    ggml_tensor* queries = ggml_permute(g.context, rope, 0, 2, 1, 3);
+    ggml_build_forward_expand(g.graph, queries);
+    g.allocate();
+    fill(x, random);
+    for (int i = 0; i < n_token * per_token; ++i) static_cast<int32_t*>(positions->data)[i] = position + i % n_token;
+    for (int i = 0; factors && i < v.n_rot / 2; ++i) static_cast<float*>(factors->data)[i] = 1 + static_cast<float>(i);
+    const std::vector<float> out = computed(g, rope);
+    EXPECT_EQ(rope_of(queries), rope);
+    return std::pair(out, read_rope(rope));
+  };
+  const auto [early, turn] = rotated_from(40);
+  EXPECT_EQ(turn.first.size(), static_cast<size_t>(v.n_rot / 2));
+  for (const int later : {41, 1000, 4000}) {
+    std::vector<float> turned = early;
+    const std::vector<float> want = rotated_from(later).first;
+    for (int row = 0; row < n_head * n_token; ++row)
+      for (size_t i = 0; i < turn.first.size(); ++i) {
+        const double angle = turn.angle[i] * (later - 40);
+        float &a = turned[row * v.d + turn.first[i]], &b = turned[row * v.d + turn.second[i]];
+        const double turned_a = a * std::cos(angle) - b * std::sin(angle), turned_b = a * std::sin(angle) + b * std::cos(angle);
+        a = static_cast<float>(turned_a);
+        b = static_cast<float>(turned_b);
+      }
+    for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(turned[i], want[i], 1e-3) << later << ' ' << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, RopeTest,
+                         testing::Values(Variant{"interleaved", 64, 64, GGML_ROPE_TYPE_NORMAL}, Variant{"halves", 64, 64, GGML_ROPE_TYPE_NEOX},
+                                         Variant{"partial", 96, 32, GGML_ROPE_TYPE_NEOX, 1e6f}, Variant{"linear", 64, 64, GGML_ROPE_TYPE_NORMAL, 10000, .25f},
+                                         Variant{"yarn", 128, 128, GGML_ROPE_TYPE_NEOX, 10000, 1.0f / 32, 1, 1.2f},
+                                         Variant{"factors", 64, 64, GGML_ROPE_TYPE_NORMAL, 5e5f, 1, 0, 1, true},
+                                         Variant{"sections", 64, 64, GGML_ROPE_TYPE_MROPE}),
+                         [](const auto& p) { return std::string(p.param.name); });
+
+TEST(Rope, NothingIsFoundWhereSomethingElseLiesBetween) {
+  Graph g;
+  ggml_tensor* x = ggml_new_tensor_3d(g.context, GGML_TYPE_F32, 32, 2, 4);
+  EXPECT_EQ(rope_of(ggml_permute(g.context, x, 0, 2, 1, 3)), nullptr);
+  ggml_tensor* rope = ggml_rope(g.context, x, ggml_new_tensor_1d(g.context, GGML_TYPE_I32, 4), 32, 0);
+  EXPECT_EQ(rope_of(ggml_concat(g.context, x, rope, 0)), nullptr);
+}
+
+}  // namespace
+}  // namespace sinkscope::backend
