@@ -159,7 +159,11 @@ struct Session::Impl {
     cache::Memory& memory = owned()->memory();
     make_room(static_cast<int>(tokens.size()));
     memory.start_batch();
+    const int64_t n_operation = attachment->n_operation;
     process(tokens, static_cast<int>(memory.n_past() - memory.base()), with_logits);
+    if (attachment->n_operation == n_operation || !attachment->refused.empty())
+      throw InputError(fmt::format("llama.cpp keeps attention of '{}' to itself ({}), so that owned memory cannot serve it; use it without a policy",
+                                   model->info.file, attachment->refused.empty() ? "there is no operation" : attachment->refused[0]));
     memory.end_batch(static_cast<int>(tokens.size()));
     llama_memory_clear(llama_get_memory(context.get()), /*data=*/false);
   }
@@ -206,6 +210,8 @@ Session::Session(const Model& model, const SessionOptions& options) : impl_(std:
   }
   if (options.memory) impl_->use_owned_memory(*options.memory);
   impl_->make_context();
+  if (options.memory && !has_memory())
+    throw InputError(fmt::format("'{}' has no memory, its tokens see each other both ways; use it without a policy", model.info().file));
   if (options.blas && !session::blas_failure().empty()) impl_->notes.push_back(session::blas_failure());
 }
 
