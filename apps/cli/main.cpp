@@ -126,6 +126,7 @@ int main(int argc, char** argv) {
   std::function<void()> chosen;
   sinkscope::cli::add_profile_command(app, chosen);
   sinkscope::cli::add_eval_command(app, chosen);
+  sinkscope::cli::add_stream_command(app, chosen);
 
   try {
     app.parse(argc, argv);

@@ -17,8 +17,9 @@ struct EvalOptions {
   std::string text;                   // file; "-" is standard input
   std::vector<std::string> policies = {"streaming"};
   std::vector<int> budgets = {512};   // rows of each KV head, sinks included; each policy with each of them
-  std::vector<int> sinks = {4};       // first rows that are never dropped; each with each, where the policy has sinks
-  std::string positions = "cache";    // cache or gaps
+  std::vector<int> sinks = {4};       // of streaming: first rows that are never dropped; each with each
+  std::string protect = "none";       // rows that no policy but window drops: first:N, sinkmap:FILE, none
+  std::string positions = "auto";     // cache, gaps, or the policy's own
   int tokens = 2048;                  // of the text, BOS included; 0: all
   int chunk = 32;                     // tokens that are evicted for and run at a time; 1 is StreamingLLM to the letter
   std::string bos = "auto";           // auto (as the tokenizer says), always, never

@@ -8,6 +8,7 @@
 
 #include "sinkscope/eval.h"
 #include "sinkscope/profile.h"
+#include "sinkscope/stream.h"
 
 namespace sinkscope {
 
@@ -23,5 +24,6 @@ struct Option {
 
 std::span<const Option<ProfileOptions>> profile_options();
 std::span<const Option<EvalOptions>> eval_options();
+std::span<const Option<StreamOptions>> stream_options();
 
 }  // namespace sinkscope

@@ -1,6 +1,7 @@
 // A model ready to run: text in, tokens through llama.cpp, attention past the probes, logits out.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -27,6 +28,10 @@ struct ModelInfo {
   bool has_cross_attention = false;  // an encoder and a decoder, as T5
 };
 
+struct ChatMessage {
+  std::string role, content;  // system, user or assistant
+};
+
 // Weights and vocabulary of one GGUF file. Any number of sessions may share it.
 class Model {
  public:
@@ -38,8 +43,14 @@ class Model {
   Model& operator=(Model&&) noexcept;
 
   const ModelInfo& info() const;
-  // Without BOS. Throws InputError where the file carries no tokenizer.
-  std::vector<int> tokenize(std::string_view text) const;
+  // Without BOS. `marks`: names of control tokens in the text are those tokens, else they are text. Throws InputError
+  // where the file carries no tokenizer.
+  std::vector<int> tokenize(std::string_view text, bool marks = false) const;
+  // The messages by the model's chat template; `reply`: and the start of an answer. Throws InputError where it has none
+  // that llama.cpp knows.
+  std::string chat_text(std::span<const ChatMessage> messages, bool reply) const;
+  // Ends a text or a turn.
+  bool is_end(int token) const;
   // As it stands in text; control tokens by their name.
   std::string token_text(int token) const;
   // No word of text but a mark: BOS, end of turn, padding.
@@ -61,10 +72,11 @@ enum class Attention {
 
 // KV memory of our own: llama.cpp's cache holds one batch, what stays after it is the policy's choice.
 struct MemoryOptions {
-  std::string policy = "full";    // full, window, streaming
-  int budget = 0;                 // rows of each KV head, sinks and the batch included; 0: no bound
-  int sinks = 4;                  // first rows that the policy never drops
-  std::string positions = "cache";  // cache: kept rows stand side by side (StreamingLLM); gaps: where they were
+  std::string policy = "full";      // a name of docs/streaming.md
+  int budget = 0;                   // rows of each KV head, sinks and the batch included; 0: no bound
+  int sinks = 4;                    // of policy streaming: first rows that it never drops
+  std::string positions = "auto";   // cache: kept rows stand side by side (StreamingLLM); gaps: where they were; auto: the policy's own
+  std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
 };
 
 struct SessionOptions {
@@ -95,7 +107,7 @@ class Session {
   void watch(std::vector<Probe*> probes);
 
   // Runs one prompt from an empty memory, cell k of the cache being position k. `progress` is told the tokens done.
-  // `logits` (with SessionOptions::all_logits) is given those of every token, [n_token, n_vocab].
+  // `logits` is given those of every token, [n_token, n_vocab], with SessionOptions::all_logits, else those of the last.
   // Throws InputError for tokens outside the vocabulary or more of them than n_context.
   void run(std::span<const int> tokens, std::vector<float>* logits = nullptr,
            const std::function<void(int n_done)>& progress = {});
@@ -107,6 +119,12 @@ class Session {
 
   // Tokens are remembered from call to call. False: encoders and diffusion models, whose tokens see each other both ways.
   bool has_memory() const;
+  // The memory of SessionOptions::memory as bytes, and back: what follows is then the same. load() throws InputError for
+  // bytes that are no memory of such a session.
+  std::vector<uint8_t> save() const;
+  void load(std::span<const uint8_t> bytes);
+  // Tokens that the memory has seen.
+  int64_t n_past() const;
   // What SessionOptions::memory holds now: bytes allocated, and rows by KV head, mean over all of them.
   size_t memory_bytes() const;
   double memory_rows() const;

@@ -126,7 +126,11 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
   over.turns = turning.turns();
   over.mask = {.data = mask.data(), .row_stride = static_cast<size_t>(axis.n_key), .head_stride = static_cast<size_t>(n_new) * axis.n_key,
                .stream_stride = 0, .n_head = n_plane, .n_stream = 1};
-  attention::attend(over, probes, kernels, n_thread, work, way);
+  // Layers with a window keep it and choose nothing.
+  std::vector<Probe*> seeing(probes.begin(), probes.end());
+  const bool observed = observer_ && sees == 0;
+  if (observed) seeing.push_back(&*observer_);
+  attention::attend(over, seeing, kernels, n_thread, work, way);
 
   std::vector<float> key(call.d_key), value(call.d_value);
   for (int h = 0; h < call.n_head_kv; ++h)
@@ -135,6 +139,7 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
       kernels.decode_rows(rows_from(call.v, h), 0, 1, i, 1, call.d_value, call.d_value, value.data());
       memory_.append(layer, h, static_cast<int32_t>(memory_.n_past() + i), key.data(), value.data());
     }
+  if (observed) observer_->add_to(layer);
 }
 
 }  // namespace sinkscope::backend

@@ -2,12 +2,13 @@
 #pragma once
 
 #include <map>
-#include <string>
+#include <optional>
 #include <vector>
 
 #include "attention/attend.h"
 #include "backend/rope.h"
 #include "cache/memory.h"
+#include "cache/observer.h"
 
 namespace sinkscope::backend {
 
@@ -20,8 +21,8 @@ enum class Positions {
 class OwnedMemory {
  public:
   // `window`, by layer: the keys that a query sees, itself included; 0: all.
-  OwnedMemory(cache::Memory memory, Positions positions, std::vector<int> window)
-      : memory_(std::move(memory)), positions_(positions), window_(std::move(window)) {}
+  OwnedMemory(cache::Memory memory, Positions positions, std::vector<int> window, std::optional<cache::Observer> observer)
+      : memory_(std::move(memory)), positions_(positions), window_(std::move(window)), observer_(std::move(observer)) {}
 
   cache::Memory& memory() { return memory_; }
   int window(int layer) const { return layer < static_cast<int>(window_.size()) ? window_[layer] : 0; }
@@ -36,7 +37,8 @@ class OwnedMemory {
   cache::Memory memory_;
   Positions positions_;
   std::vector<int> window_;
-  std::map<int, Rope> ropes_;  // by layer
+  std::optional<cache::Observer> observer_;  // for policies that choose by attention
+  std::map<int, Rope> ropes_;                // by layer
 };
 
 }  // namespace sinkscope::backend

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #include <hwy/aligned_allocator.h>
 
@@ -47,20 +48,41 @@ std::vector<int32_t> Head::positions() const {
   return positions;
 }
 
-void Head::append(const attention::Kernels& kernels, const RowShape& shape, const Allocated& allocated, int32_t position, const float* key,
-                  const float* value) {
+Head::Part& Head::with_room(const RowShape& shape, const Allocated& allocated) {
   if (blocks_.empty() || blocks_.back().n_used == kBlockRows) blocks_.push_back({std::make_shared<Block>(shape, allocated), 0, 0});
   Part& part = blocks_.back();
   if (part.block.use_count() > 1) part.block = std::make_shared<Block>(*part.block);
-  const int row = part.n_used++;
-  encode(kernels, key, shape.d_key, shape.precision, part.block->key(row));
-  encode(kernels, value, shape.d_value, shape.precision, part.block->value(row));
-  part.block->position(row) = position;
-  part.live |= uint32_t{1} << row;
+  return part;
+}
+
+void Head::append(const attention::Kernels& kernels, const RowShape& shape, const Allocated& allocated, int32_t position, const float* key,
+                  const float* value) {
+  Part& part = with_room(shape, allocated);
+  encode(kernels, key, shape.d_key, shape.precision, part.block->key(part.n_used));
+  encode(kernels, value, shape.d_value, shape.precision, part.block->value(part.n_used));
+  take_row(part, position);
+}
+
+void Head::append_kept(const RowShape& shape, const Allocated& allocated, int32_t position, const std::byte* key, const std::byte* value) {
+  Part& part = with_room(shape, allocated);
+  std::memcpy(part.block->key(part.n_used), key, shape.key_bytes());
+  std::memcpy(part.block->value(part.n_used), value, shape.value_bytes());
+  take_row(part, position);
+}
+
+void Head::take_row(Part& part, int32_t position) {
+  part.block->position(part.n_used) = position;
+  part.live |= uint32_t{1} << part.n_used++;
   ++n_row_;
 }
 
 void Head::keep(const RowShape& shape, const Allocated& allocated, const std::vector<bool>& kept) {
+  for (Observation& seen : observations_) {
+    size_t n = 0;
+    for (size_t i = 0; i < seen.mass.size(); ++i)
+      if (kept[i]) seen.mass[n++] = seen.mass[i];
+    seen.mass.resize(n);
+  }
   int row = 0;
   for (Part& part : blocks_)
     for (uint32_t left = part.live; left; left &= left - 1, ++row)
@@ -71,17 +93,12 @@ void Head::keep(const RowShape& shape, const Allocated& allocated, const std::ve
 }
 
 void Head::pack(const RowShape& shape, const Allocated& allocated) {
-  const std::vector<Part> before = std::move(blocks_);
-  blocks_.clear();
+  const std::vector<Part> before = std::exchange(blocks_, {});
+  n_row_ = 0;
   for (const Part& from : before)
     for (uint32_t left = from.live; left; left &= left - 1) {
-      if (blocks_.empty() || blocks_.back().n_used == kBlockRows) blocks_.push_back({std::make_shared<Block>(shape, allocated), 0, 0});
-      Part& to = blocks_.back();
-      const int source = std::countr_zero(left), row = to.n_used++;
-      std::memcpy(to.block->key(row), from.block->key(source), shape.key_bytes());
-      std::memcpy(to.block->value(row), from.block->value(source), shape.value_bytes());
-      to.block->position(row) = from.block->position(source);
-      to.live |= uint32_t{1} << row;
+      const int row = std::countr_zero(left);
+      append_kept(shape, allocated, from.block->position(row), from.block->key(row), from.block->value(row));
     }
 }
 
@@ -94,6 +111,12 @@ void Head::over_runs(const std::function<void(int, int, Block&, int)>& body) con
       row += n;
       left &= ~(((uint32_t{1} << n) - 1) << at);
     }
+}
+
+size_t Head::bookkeeping() const {
+  size_t n = blocks_.capacity() * sizeof(Part) + blocks_.size() * (sizeof(Block) + kSharedCount) + observations_.capacity() * sizeof(Observation);
+  for (const Observation& seen : observations_) n += seen.mass.capacity() * sizeof(float);
+  return n;
 }
 
 void Memory::clear() {

@@ -58,6 +58,12 @@ class Block {
   std::byte* data_;
 };
 
+// Attention that the rows of a head received from some queries, mean over the query heads that share it.
+struct Observation {
+  int n_query = 0;
+  std::vector<float> mass;  // [n_row]
+};
+
 // The rows of one layer and KV head, in order of position.
 class Head {
  public:
@@ -67,13 +73,18 @@ class Head {
   // Behind the last row: d_key and d_value floats.
   void append(const attention::Kernels& kernels, const RowShape& shape, const Allocated& allocated, int32_t position, const float* key,
               const float* value);
+  // The same with a row as it is kept: key_bytes and value_bytes.
+  void append_kept(const RowShape& shape, const Allocated& allocated, int32_t position, const std::byte* key, const std::byte* value);
   // Keeps the rows for which kept[i] is true, [n_row].
   void keep(const RowShape& shape, const Allocated& allocated, const std::vector<bool>& kept);
   // For rows that lie one after the other in a block, from its row `in_block` on.
   void over_runs(const std::function<void(int first, int n, Block& block, int in_block)>& body) const;
+  // What was seen of these rows, the newest last; rows that came later are missing at the end.
+  std::vector<Observation>& observations() { return observations_; }
+  const std::vector<Observation>& observations() const { return observations_; }
   int n_block() const { return static_cast<int>(blocks_.size()); }
   // Bytes beside the blocks themselves.
-  size_t bookkeeping() const { return blocks_.capacity() * sizeof(Part) + blocks_.size() * (sizeof(Block) + kSharedCount); }
+  size_t bookkeeping() const;
 
  private:
   struct Part {
@@ -81,9 +92,12 @@ class Head {
     uint32_t live = 0;  // bit i: row i is kept
     int n_used = 0;     // rows that were ever written
   };
+  Part& with_room(const RowShape& shape, const Allocated& allocated);
+  void take_row(Part& part, int32_t position);
   void pack(const RowShape& shape, const Allocated& allocated);
 
   std::vector<Part> blocks_;
+  std::vector<Observation> observations_;
   int n_row_ = 0;
 };
 
@@ -111,6 +125,17 @@ class Memory {
   }
   void keep(Layer& layer, int head, const std::vector<bool>& kept) { layer.heads[head].keep(layer.shape, allocated_, kept); }
 
+  // Positions from `first` on were counted from `base`.
+  struct Epoch {
+    int64_t first, base;
+  };
+  const std::vector<Epoch>& epochs() const { return epochs_; }
+  // A memory that was saved: layers come by layer() and restore_row().
+  void restore(int64_t n_past, std::vector<Epoch> epochs) { n_past_ = n_past, epochs_ = std::move(epochs); }
+  void restore_row(Layer& layer, int head, int32_t position, const std::byte* key, const std::byte* value) {
+    layer.heads[head].append_kept(layer.shape, allocated_, position, key, value);
+  }
+
   // Position of the next token in the sequence: what was ever seen, not what is kept.
   int64_t n_past() const { return n_past_; }
   // Positions that the model is told count from a base, so that its angles stay small; it moves between batches.
@@ -124,9 +149,6 @@ class Memory {
   size_t bytes() const;
 
  private:
-  struct Epoch {
-    int64_t first, base;
-  };
   const attention::Kernels* kernels_;
   Precision precision_;
   Allocated allocated_ = std::make_shared<size_t>(0);

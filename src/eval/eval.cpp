@@ -12,6 +12,7 @@
 #include "attention/team.h"
 #include "io/sha256.h"
 #include "policy/policy.h"
+#include "policy/protect.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
@@ -49,8 +50,8 @@ std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos)
 // What a policy predicts, chunk by chunk.
 class Candidate {
  public:
-  Candidate(const Model& model, const EvalOptions& o, const std::string& policy, int budget, int sinks)
-      : session_(model, session_options(o, policy, budget, sinks)), recompute_(policy == kRecompute) {
+  Candidate(const Model& model, const EvalOptions& o, const std::string& policy, int budget, int sinks, const std::vector<int32_t>& protect)
+      : session_(model, session_options(o, policy, budget, sinks, protect)), recompute_(policy == kRecompute) {
     result.policy = policy;
     result.budget_rows = budget;
     result.sinks = sinks;
@@ -79,11 +80,12 @@ class Candidate {
   int64_t n_same_top = 0;
 
  private:
-  static SessionOptions session_options(const EvalOptions& o, const std::string& policy, int budget, int sinks) {
+  static SessionOptions session_options(const EvalOptions& o, const std::string& policy, int budget, int sinks, const std::vector<int32_t>& protect) {
     const bool recompute = policy == kRecompute;
     return {.n_context = 0, .n_batch = recompute ? budget : o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
             .attention = Attention::sinkscope, .all_logits = true, .blas = !o.no_blas, .batch_invariant = false,
-            .memory = MemoryOptions{.policy = recompute ? "full" : policy, .budget = recompute ? 0 : budget, .sinks = sinks, .positions = o.positions}};
+            .memory = MemoryOptions{.policy = recompute ? "full" : policy, .budget = recompute ? 0 : budget, .sinks = sinks,
+                                    .positions = o.positions, .protect = protect}};
   }
 
   // The baseline that streaming is to replace: the last tokens, anew for every token.
@@ -175,12 +177,13 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
   std::vector<std::unique_ptr<Candidate>> candidates;
-  candidates.push_back(std::make_unique<Candidate>(model, o, "full", 0, 0));
+  const std::vector<int32_t> protect = policy::protected_positions(o.protect);
+  candidates.push_back(std::make_unique<Candidate>(model, o, "full", 0, 0, protect));
   for (const std::string& policy : o.policies) {
     if (policy == "full") continue;
     for (const int budget : o.budgets)
-      for (const int sinks : policy::has_sinks(policy) ? o.sinks : std::vector<int>{0})
-        candidates.push_back(std::make_unique<Candidate>(model, o, policy, budget, sinks));
+      for (const int sinks : policy != Candidate::kRecompute && policy::kind(policy).has_sinks ? o.sinks : std::vector<int>{0})
+        candidates.push_back(std::make_unique<Candidate>(model, o, policy, budget, sinks, protect));
   }
 
   const int n_vocab = e.model.n_vocab;

@@ -5,10 +5,11 @@ namespace sinkscope {
 std::span<const Option<EvalOptions>> eval_options() {
   using O = EvalOptions;
   static const Option<O> options[] = {
-      {"--policy", "A,B,C", "policies: full, window, streaming, recompute (docs/streaming.md)", &O::policies},
+      {"--policy", "A,B,C", "policies (docs/streaming.md): full, window, recompute, streaming, h2o, tova, snapkv, pyramidkv, adakv, knorm, keydiff", &O::policies},
       {"--budget", "ROWS,...", "rows that each KV head may keep, sinks and the present chunk included", &O::budgets},
-      {"--sinks", "N,...", "first rows that are never dropped", &O::sinks},
-      {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were)", &O::positions},
+      {"--sinks", "N,...", "of policy streaming: first rows that are never dropped", &O::sinks},
+      {"--protect", "ROWS", "rows that no policy but window drops: first:N, sinkmap:FILE (of profile --sinkmap), none", &O::protect},
+      {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were), auto (the policy's own)", &O::positions},
       {"--tokens", "N", "tokens of the text, BOS included; 0: all", &O::tokens},
       {"--chunk", "N", "tokens to make room for and run at a time; 1 is StreamingLLM to the letter", &O::chunk},
       {"--bos", "MODE", "BOS before the text: auto (as the tokenizer says), always, never", &O::bos},

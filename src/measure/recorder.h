@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "attention/kernels.h"
-#include "measure/columns.h"
+#include "attention/columns.h"
 #include "sinkscope/probe.h"
 
 namespace sinkscope::measure {
@@ -78,7 +78,7 @@ class Recorder : public Probe {
   std::vector<LayerRecord> layers_;
   std::map<std::pair<int, int>, std::vector<float>> maps_;
   const AttentionShape* shape_ = nullptr;
-  ColumnSlots columns_;
+  attention::ColumnSlots columns_;
 };
 
 }  // namespace sinkscope::measure

@@ -8,7 +8,7 @@
 #include <thread>
 #include <vector>
 
-#include "measure/columns.h"
+#include "attention/columns.h"
 #include "sinkscope/probe.h"
 
 namespace sinkscope::plugin {
@@ -42,7 +42,7 @@ class CellRecorder : public Probe {
   std::mutex mutex_;
   std::atomic<std::thread::id> recording_;        // who holds it, from begin() to end()
   std::map<int, Layer> layers_;
-  measure::ColumnSlots columns_;
+  attention::ColumnSlots columns_;
   std::vector<double> slot_entropy_;
   const AttentionShape* shape_ = nullptr;
 };

@@ -5,7 +5,9 @@ namespace {
 
 class Full : public Policy {
  public:
-  std::vector<bool> kept(const cache::Head& head, int) const override { return std::vector<bool>(head.n_row(), true); }
+  Kept keep(const Crowded& c) const override {
+    return each_head(c, [](const cache::Head& head) { return std::vector<bool>(head.n_row(), true); });
+  }
 };
 
 }  // namespace

@@ -1,6 +1,8 @@
 #include "policy/policy.h"
 
 #include <algorithm>
+#include <limits>
+#include <numeric>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -10,28 +12,30 @@
 namespace sinkscope::policy {
 namespace {
 
-struct Named {
-  const char* name;
-  std::unique_ptr<Policy> (*make)(const Options&);
-  bool needs_budget, has_sinks;
+constexpr Kind kKinds[] = {
+    {"full", full, false, false, "cache"},     {"window", window, true, false, "cache"},    {"streaming", streaming, true, true, "cache"},
+    {"h2o", h2o, true, false, "gaps"},         {"tova", tova, true, false, "gaps"},         {"snapkv", snapkv, true, false, "gaps"},
+    {"pyramidkv", pyramidkv, true, false, "gaps"}, {"adakv", adakv, true, false, "gaps"},   {"knorm", knorm, true, false, "gaps"},
+    {"keydiff", keydiff, true, false, "gaps"},
 };
-constexpr Named kPolicies[] = {{"full", full, false, false}, {"window", window, true, false}, {"streaming", streaming, true, true}};
 
 }  // namespace
 
-std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
+std::span<const Kind> kinds() { return kKinds; }
+
+const Kind& kind(const std::string& name) {
   std::vector<std::string> names;
-  for (const Named& p : kPolicies) {
-    names.push_back(p.name);
-    if (name != p.name) continue;
-    if (p.needs_budget && options.budget <= 0) throw UsageError(fmt::format("policy '{}' needs a number of rows to keep; give --budget ROWS", name));
-    return p.make(options);
+  for (const Kind& k : kKinds) {
+    if (name == k.name) return k;
+    names.push_back(k.name);
   }
   throw UsageError(fmt::format("'{}' is no policy; use one of: {}", name, fmt::join(names, ", ")));
 }
 
-bool has_sinks(const std::string& name) {
-  return std::ranges::any_of(kPolicies, [&](const Named& p) { return name == p.name && p.has_sinks; });
+std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
+  const Kind& k = kind(name);
+  if (k.needs_budget && options.budget <= 0) throw UsageError(fmt::format("policy '{}' needs a number of rows to keep; give --budget ROWS", name));
+  return k.make(options);
 }
 
 std::vector<bool> first_and_last(int n_row, int n_first, int most) {
@@ -39,6 +43,53 @@ std::vector<bool> first_and_last(int n_row, int n_first, int most) {
   const int dropped = std::max(0, n_row - std::max(most, 0)), begin = std::min(n_first, std::max(most, 0));
   std::fill_n(kept.begin() + begin, dropped, false);
   return kept;
+}
+
+std::vector<float> observed(const cache::Head& head) {
+  std::vector<float> sum(head.n_row());
+  for (const cache::Observation& seen : head.observations())
+    for (size_t i = 0; i < seen.mass.size(); ++i) sum[i] += seen.mass[i];
+  return sum;
+}
+
+std::vector<float> smoothed(const std::vector<float>& scores, int width) {
+  const int n = static_cast<int>(scores.size());
+  std::vector<float> means(n);
+  for (int i = 0; i < n; ++i) {
+    const int begin = std::max(0, i - width), end = std::min(n, i + width + 1);
+    means[i] = std::accumulate(scores.begin() + begin, scores.begin() + end, 0.0f) / static_cast<float>(end - begin);
+  }
+  return means;
+}
+
+void prefer(std::vector<float>& scores, const cache::Head& head, const Options& options, int n_last) {
+  constexpr float kWins = std::numeric_limits<float>::infinity();
+  std::fill(scores.end() - std::min<ptrdiff_t>(n_last, static_cast<ptrdiff_t>(scores.size())), scores.end(), kWins);
+  if (options.protect.empty()) return;
+  const std::vector<int32_t> positions = head.positions();
+  for (size_t i = 0; i < positions.size(); ++i)
+    if (std::ranges::binary_search(options.protect, positions[i])) scores[i] = kWins;
+}
+
+std::vector<bool> best(const std::vector<float>& scores, int most) {
+  std::vector<int> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  const int n = std::clamp(most, 0, static_cast<int>(order.size()));
+  std::nth_element(order.begin(), order.begin() + n, order.end(),
+                   [&](int a, int b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a > b; });
+  std::vector<bool> kept(scores.size());
+  for (int i = 0; i < n; ++i) kept[order[i]] = true;
+  return kept;
+}
+
+std::vector<float> keys_of(const cache::Layer& layer, const cache::Head& head) {
+  std::vector<float> keys(static_cast<size_t>(head.n_row()) * layer.shape.d_key);
+  const attention::Kernels& kernels = attention::kernels("auto");
+  head.over_runs([&](int first, int n, cache::Block& block, int at) {
+    kernels.decode_rows({.data = block.key(at), .key_stride = layer.shape.key_bytes(), .element = layer.shape.element()}, 0, 1, 0, n,
+                        layer.shape.d_key, layer.shape.d_key, keys.data() + static_cast<size_t>(first) * layer.shape.d_key);
+  });
+  return keys;
 }
 
 }  // namespace sinkscope::policy

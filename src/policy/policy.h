@@ -1,38 +1,93 @@
-// Which rows of a memory stay.
+// Which rows of a memory stay. Sources and what each policy is good for: docs/streaming.md.
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "cache/memory.h"
+#include "cache/observer.h"
 
 namespace sinkscope::policy {
 
 struct Options {
-  int budget = 0;  // rows of each KV head, sinks included; 0: as many as there are
-  int sinks = 4;   // rows of the first positions, never dropped
+  int budget = 0;                   // rows of each KV head, those to come included; 0: as many as there are
+  int sinks = 4;                    // streaming: first rows that stay
+  std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
+  int window = 32;                  // snapkv and its kin: last rows that stay, and queries whose attention counts
 };
+
+// A layer that has to make room.
+struct Crowded {
+  const cache::Layer& layer;
+  int index, n_layer;
+  int n_new;                        // rows that are to follow
+};
+
+using Kept = std::vector<std::vector<bool>>;  // [n_head_kv][n_row]
 
 class Policy {
  public:
   virtual ~Policy() = default;
-  // The rows of a head that stay, [n_row], so that `n_new` more can follow.
-  virtual std::vector<bool> kept(const cache::Head& head, int n_new) const = 0;
+  // What must be known about the rows.
+  virtual cache::Observe observe() const { return {}; }
+  virtual Kept keep(const Crowded& c) const = 0;
 };
 
-// By name. Throws UsageError where there is no such policy, or the options make no sense for it.
+// What a policy is, for those who choose one.
+struct Kind {
+  const char* name;
+  std::unique_ptr<Policy> (*make)(const Options&);
+  bool needs_budget, has_sinks;
+  const char* positions;            // where its rows stand unless somebody says otherwise: cache or gaps
+};
+std::span<const Kind> kinds();
+// Throws UsageError where there is no such policy.
+const Kind& kind(const std::string& name);
+
+// Throws UsageError where the options make no sense for it.
 std::unique_ptr<Policy> make(const std::string& name, const Options& options);
 
-// Whether Options::sinks mean something to it.
-bool has_sinks(const std::string& name);
+// --- what policies are made of
 
 // The first `n_first` and the last rows, `most` in all.
 std::vector<bool> first_and_last(int n_row, int n_first, int most);
+
+// All heads in the same way: body(head) is the head's kept rows.
+template <class Body>
+Kept each_head(const Crowded& c, const Body& body) {
+  Kept kept;
+  for (const cache::Head& head : c.layer.heads) kept.push_back(body(head));
+  return kept;
+}
+
+// What was observed of each row, added up; rows that nobody looked at have 0.
+std::vector<float> observed(const cache::Head& head);
+
+// Means over `width` neighbours on either side and the row itself, as far as there are any.
+std::vector<float> smoothed(const std::vector<float>& scores, int width);
+
+// Scores that let the protected rows and the last `n_last` win over all others.
+void prefer(std::vector<float>& scores, const cache::Head& head, const Options& options, int n_last);
+
+// The `most` rows with the highest scores, later ones before earlier ones of the same score.
+std::vector<bool> best(const std::vector<float>& scores, int most);
+
+// Keys as floats, [n_row, d_key].
+std::vector<float> keys_of(const cache::Layer& layer, const cache::Head& head);
 
 // One file each.
 std::unique_ptr<Policy> full(const Options& options);
 std::unique_ptr<Policy> window(const Options& options);
 std::unique_ptr<Policy> streaming(const Options& options);
+std::unique_ptr<Policy> h2o(const Options& options);
+std::unique_ptr<Policy> tova(const Options& options);
+std::unique_ptr<Policy> snapkv(const Options& options);
+std::unique_ptr<Policy> pyramidkv(const Options& options);
+std::unique_ptr<Policy> adakv(const Options& options);
+std::unique_ptr<Policy> knorm(const Options& options);
+std::unique_ptr<Policy> keydiff(const Options& options);
 
 }  // namespace sinkscope::policy

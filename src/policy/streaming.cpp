@@ -6,12 +6,19 @@
 namespace sinkscope::policy {
 namespace {
 
-// StreamingLLM (Xiao et al., 2309.17453): the first rows, which are the sinks, and the last ones.
+// StreamingLLM (Xiao et al., 2309.17453): the first rows, which are the sinks, and the last ones. Protected rows stay too.
 class Streaming : public Policy {
  public:
   explicit Streaming(const Options& options) : options_(options) {}
-  std::vector<bool> kept(const cache::Head& head, int n_new) const override {
-    return first_and_last(head.n_row(), options_.sinks, options_.budget - n_new);
+  Kept keep(const Crowded& c) const override {
+    const int most = options_.budget - c.n_new;
+    return each_head(c, [&](const cache::Head& head) {
+      if (options_.protect.empty()) return first_and_last(head.n_row(), options_.sinks, most);
+      std::vector<float> age(head.n_row());
+      for (int i = 0; i < head.n_row(); ++i) age[i] = static_cast<float>(i);
+      prefer(age, head, options_, 0);
+      return best(age, most);
+    });
   }
 
  private:

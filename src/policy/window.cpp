@@ -6,11 +6,13 @@ namespace {
 // The last rows, whatever the first ones were good for.
 class Window : public Policy {
  public:
-  explicit Window(const Options& options) : budget_(options.budget) {}
-  std::vector<bool> kept(const cache::Head& head, int n_new) const override { return first_and_last(head.n_row(), 0, budget_ - n_new); }
+  explicit Window(const Options& options) : options_(options) {}
+  Kept keep(const Crowded& c) const override {
+    return each_head(c, [&](const cache::Head& head) { return first_and_last(head.n_row(), 0, options_.budget - c.n_new); });
+  }
 
  private:
-  int budget_;
+  Options options_;
 };
 
 }  // namespace

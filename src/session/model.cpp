@@ -112,13 +112,12 @@ Model& Model::operator=(Model&&) noexcept = default;
 
 const ModelInfo& Model::info() const { return impl_->info; }
 
-std::vector<int> Model::tokenize(std::string_view text) const {
+std::vector<int> Model::tokenize(std::string_view text, bool marks) const {
   if (llama_vocab_type(impl_->vocab) == LLAMA_VOCAB_TYPE_NONE)
     throw InputError(fmt::format("'{}' carries no tokenizer; give token ids with --tokens", impl_->info.file));
-  // Special tokens that stand in a text are text here.
   const auto tokenize_into = [&](std::vector<int>& tokens) {
     return llama_tokenize(impl_->vocab, text.data(), static_cast<int>(text.size()), tokens.data(),
-                          static_cast<int>(tokens.size()), /*add_special=*/false, /*parse_special=*/false);
+                          static_cast<int>(tokens.size()), /*add_special=*/false, marks);
   };
   std::vector<int> tokens(text.size() / 2 + 16);
   int n = 0;
@@ -134,6 +133,25 @@ std::vector<int> Model::tokenize(std::string_view text) const {
   if (n < 0) throw InputError(fmt::format("a text of {} bytes is too long for llama.cpp's tokenizer; cut it", text.size()));
   tokens.resize(n);
   return tokens;
+}
+
+std::string Model::chat_text(std::span<const ChatMessage> messages, bool reply) const {
+  const char* chat_template = llama_model_chat_template(impl_->llama.get(), nullptr);
+  std::vector<llama_chat_message> list;
+  for (const ChatMessage& m : messages) list.push_back({m.role.c_str(), m.content.c_str()});
+  std::string text(256, '\0');
+  for (int n = -1; chat_template;) {
+    n = llama_chat_apply_template(chat_template, list.data(), list.size(), reply, text.data(), static_cast<int>(text.size()));
+    if (n < 0) break;
+    const bool whole = n <= static_cast<int>(text.size());
+    text.resize(n);
+    if (whole) return text;
+  }
+  throw InputError(fmt::format("'{}' has no chat template that llama.cpp knows; use it without --chat", impl_->info.file));
+}
+
+bool Model::is_end(int token) const {
+  return llama_vocab_type(impl_->vocab) != LLAMA_VOCAB_TYPE_NONE && llama_vocab_is_eog(impl_->vocab, token);
 }
 
 std::string Model::token_text(int token) const {

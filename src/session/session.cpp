@@ -11,6 +11,7 @@
 #include <llama.h>
 
 #include "backend/device.h"
+#include "cache/saved.h"
 #include "policy/policy.h"
 #include "session/blas_check.h"
 #include "session/llama_log.h"
@@ -62,6 +63,8 @@ struct Session::Impl {
   std::unique_ptr<policy::Policy> policy;  // of owned memory
   std::vector<std::string> notes;
   int n_past = 0;  // tokens in the memory
+
+  enum class Logits { none, last, all };  // of a batch's tokens
 
   backend::OwnedMemory* owned() const { return attachment ? attachment->owned.get() : nullptr; }
   int batch_size() const { return options.memory ? options.n_batch : std::clamp(options.n_batch, 1, options.n_context); }
@@ -116,7 +119,7 @@ struct Session::Impl {
       throw InputError(fmt::format("'{}' remembers by more than attention, which owned memory cannot hold; use it without a policy", file));
     if (llama_model_has_encoder(model->llama.get()))
       throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
-    policy = policy::make(o.policy, {.budget = o.budget, .sinks = o.sinks});
+    policy = policy::make(o.policy, {.budget = o.budget, .sinks = o.sinks, .protect = o.protect});
     if (o.budget > 0 && o.budget <= options.n_batch)
       throw UsageError(fmt::format("a budget of {} rows has no room beside a batch of {} tokens; give a larger --budget or a smaller --chunk",
                                    o.budget, options.n_batch));
@@ -124,10 +127,13 @@ struct Session::Impl {
     const auto* precision = std::ranges::find(kPrecisions, options.kv_type, [](const auto& p) { return std::string(p.first); });
     if (precision == std::end(kPrecisions)) throw UsageError(fmt::format("owned memory keeps no '{}'; use f16 or f32", options.kv_type));
     constexpr std::pair<const char*, backend::Positions> kPositions[] = {{"cache", backend::Positions::cache}, {"gaps", backend::Positions::gaps}};
-    const auto* positions = std::ranges::find(kPositions, o.positions, [](const auto& p) { return std::string(p.first); });
-    if (positions == std::end(kPositions)) throw UsageError(fmt::format("'{}' is no mode of positions; use cache or gaps", o.positions));
+    const std::string wanted = o.positions == "auto" ? policy::kind(o.policy).positions : o.positions;
+    const auto* positions = std::ranges::find(kPositions, wanted, [](const auto& p) { return std::string(p.first); });
+    if (positions == std::end(kPositions)) throw UsageError(fmt::format("'{}' is no mode of positions; use auto or cache or gaps", o.positions));
+    std::optional<cache::Observer> observer;
+    if (policy->observe().any()) observer.emplace(*attachment->kernels, policy->observe());
     attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, precision->second), positions->second,
-                                                            windows(*model));
+                                                            windows(*model), std::move(observer));
   }
 
   void check(std::span<const int> tokens) const {
@@ -146,21 +152,21 @@ struct Session::Impl {
     cache::Memory& memory = owned()->memory();
     for (size_t i = 0; i < memory.layers().size(); ++i) {
       cache::Layer& layer = memory.layers()[i];
-      const int window = owned()->window(static_cast<int>(i));
-      for (size_t h = 0; h < layer.heads.size(); ++h) {
-        const cache::Head& head = layer.heads[h];
-        memory.keep(layer, static_cast<int>(h), window > 0 ? policy::first_and_last(head.n_row(), 0, window - 1) : policy->kept(head, n_new));
-      }
+      const policy::Crowded crowded{.layer = layer, .index = static_cast<int>(i), .n_layer = static_cast<int>(memory.layers().size()), .n_new = n_new};
+      const int window = owned()->window(crowded.index);
+      const policy::Kept kept = window > 0 ? policy::each_head(crowded, [&](const cache::Head& head) { return policy::first_and_last(head.n_row(), 0, window - 1); })
+                                           : policy->keep(crowded);
+      for (size_t h = 0; h < layer.heads.size(); ++h) memory.keep(layer, static_cast<int>(h), kept[h]);
     }
   }
 
   // A batch over owned memory: llama.cpp's cache is empty before and after it.
-  void process_owned(std::span<const int> tokens, bool with_logits) {
+  void process_owned(std::span<const int> tokens, Logits logits) {
     cache::Memory& memory = owned()->memory();
     make_room(static_cast<int>(tokens.size()));
     memory.start_batch();
     const int64_t n_operation = attachment->n_operation;
-    process(tokens, static_cast<int>(memory.n_past() - memory.base()), with_logits);
+    process(tokens, static_cast<int>(memory.n_past() - memory.base()), logits);
     if (attachment->n_operation == n_operation || !attachment->refused.empty())
       throw InputError(fmt::format("llama.cpp keeps attention of '{}' to itself ({}), so that owned memory cannot serve it; use it without a policy",
                                    model->info.file, attachment->refused.empty() ? "there is no operation" : attachment->refused[0]));
@@ -174,7 +180,7 @@ struct Session::Impl {
   static constexpr int kOutOfMemory = -2;  // of llama_decode: a device could not allocate
 
   // One batch through the graph; without logits, the products of the vocabulary are spared.
-  void process(std::span<const int> tokens, int first_position, bool with_logits) {
+  void process(std::span<const int> tokens, int first_position, Logits logits) {
     llama_batch batch = llama_batch_init(static_cast<int>(tokens.size()), 0, 1);
     const std::unique_ptr<llama_batch, void (*)(llama_batch*)> freed(&batch, [](llama_batch* b) { llama_batch_free(*b); });
     batch.n_tokens = static_cast<int>(tokens.size());
@@ -183,7 +189,7 @@ struct Session::Impl {
       batch.pos[i] = first_position + i;
       batch.n_seq_id[i] = 1;
       batch.seq_id[i][0] = 0;
-      batch.logits[i] = with_logits;
+      batch.logits[i] = logits == Logits::all || (logits == Logits::last && i == batch.n_tokens - 1);
     }
     llama_context* c = context.get();
     const bool has_memory = llama_get_memory(c) != nullptr;
@@ -246,10 +252,11 @@ void Session::Impl::advance(std::span<const int> tokens, std::vector<float>* log
   const int n = static_cast<int>(tokens.size()), n_batch = batch_size();
   for (int first = 0; first < n; first += n_batch) {
     const int m = std::min(n_batch, n - first);
-    if (owned()) process_owned(tokens.subspan(first, m), logits != nullptr);
-    else process(tokens.subspan(first, m), n_past, logits != nullptr);
+    const Logits wanted = !logits ? Logits::none : options.all_logits ? Logits::all : first + m == n ? Logits::last : Logits::none;
+    if (owned()) process_owned(tokens.subspan(first, m), wanted);
+    else process(tokens.subspan(first, m), n_past, wanted);
     n_past += m;
-    for (int i = 0; logits && i < m; ++i) {
+    for (int i = wanted == Logits::all ? 0 : m - 1; wanted != Logits::none && i < m; ++i) {
       const float* row = llama_get_logits_ith(c, i);
       if (!row) throw InputError(fmt::format("'{}' gives no logits; it is not a language model", model->info.file));
       logits->insert(logits->end(), row, row + n_vocab);
@@ -259,6 +266,15 @@ void Session::Impl::advance(std::span<const int> tokens, std::vector<float>* log
 }
 
 bool Session::has_memory() const { return llama_get_memory(impl_->context.get()) != nullptr; }
+std::vector<uint8_t> Session::save() const {
+  if (!impl_->owned()) throw InternalError("only owned memory can be saved");
+  return cache::to_bytes(impl_->owned()->memory());
+}
+void Session::load(std::span<const uint8_t> bytes) {
+  if (!impl_->owned()) throw InternalError("only owned memory can be loaded");
+  cache::from_bytes(bytes, impl_->owned()->memory());
+}
+int64_t Session::n_past() const { return impl_->owned() ? impl_->owned()->memory().n_past() : impl_->n_past; }
 size_t Session::memory_bytes() const { return impl_->owned() ? impl_->owned()->memory().bytes() : 0; }
 double Session::memory_rows() const {
   int64_t n_row = 0, n_head = 0;

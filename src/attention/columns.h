@@ -7,11 +7,11 @@
 #include "attention/kernels.h"
 #include "sinkscope/probe.h"
 
-namespace sinkscope::measure {
+namespace sinkscope::attention {
 
 class ColumnSlots {
  public:
-  explicit ColumnSlots(const attention::Kernels& kernels) : kernels_(kernels) {}
+  explicit ColumnSlots(const Kernels& kernels) : kernels_(kernels) {}
 
   void begin(const AttentionShape& shape) {
     slots_per_head_ = shape.slots_per_head;
@@ -44,9 +44,9 @@ class ColumnSlots {
   }
 
  private:
-  const attention::Kernels& kernels_;
+  const Kernels& kernels_;
   int slots_per_head_ = 0, n_key_ = 0;
   std::vector<float> sum_, largest_;  // [n_slot, n_key]
 };
 
-}  // namespace sinkscope::measure
+}  // namespace sinkscope::attention

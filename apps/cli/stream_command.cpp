@@ -1,0 +1,71 @@
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <iostream>
+#include <memory>
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include "add_options.h"
+#include "commands.h"
+#include "sinkscope/stream.h"
+#include "terminal.h"
+
+namespace sinkscope::cli {
+namespace {
+
+// The first Ctrl-C ends the stream, a second one the program.
+std::atomic<bool> interrupted = false;
+void on_first_interrupt(int) { interrupted = true; }
+
+std::string status(const StreamState& s) {
+  return fmt::format("position {}, {:.0f} rows, {:.1f} MiB, {:.1f} tokens/s", s.position, s.rows, static_cast<double>(s.kv_bytes) / (1 << 20),
+                     s.tokens_per_second);
+}
+
+void run(const StreamOptions& options) {
+  struct sigaction stop {};
+  stop.sa_handler = on_first_interrupt;
+  stop.sa_flags = SA_RESETHAND;
+  sigaction(SIGINT, &stop, nullptr);
+  // Where the text goes elsewhere, the terminal shows how the stream does; else the window's title does.
+  const bool beside = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO), title = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO);
+  int64_t told = 0;
+  constexpr int64_t kPause = 16;  // tokens between two pictures
+  StreamEvents events;
+  events.text = [&](std::string_view text, const StreamState& s) {
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+    if ((beside || title) && s.n_generated - told >= kPause) {
+      told = s.n_generated;
+      std::fputs(fmt::format(fmt::runtime(beside ? "\r\x1b[K{}" : "\x1b]0;{}\x07"), status(s)).c_str(), stderr);
+    }
+    return !interrupted && !std::ferror(stdout);
+  };
+  events.message = [&]() -> std::optional<std::string> {
+    if (isatty(STDIN_FILENO)) std::fputs("> ", stdout), std::fflush(stdout);
+    std::string line;
+    if (interrupted || !std::getline(std::cin, line)) return std::nullopt;
+    return line;
+  };
+  events.note = [](const std::string& sentence) { print_error_line("note: " + sentence); };
+  const StreamState end = stream(options, events);
+  std::fputs("\n", stdout);
+  if (beside) std::fputs("\r\x1b[K", stderr);
+  print_error_line(fmt::format("{} tokens; {}", end.n_generated, status(end)));
+}
+
+}  // namespace
+
+void add_stream_command(CLI::App& app, std::function<void()>& chosen) {
+  auto options = std::make_shared<StreamOptions>();
+  CLI::App* sub = app.add_subcommand("stream", "Generate without end at constant memory");
+  sub->add_option("MODEL", options->model, "GGUF file, or a name of scripts/fetch-model")->required();
+  sub->add_option("TEXT", options->text, "text file to go on from; - is standard input");
+  add_options(*sub, stream_options(), *options);
+  for (const char* file : {"--save", "--load"}) sub->get_option(file)->check(names_a_file);
+  sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
+}
+
+}  // namespace sinkscope::cli

@@ -1,0 +1,220 @@
+// Each policy against a plain version of it that has the whole attention map before it.
+#include "policy/policy.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <random>
+
+#include <gtest/gtest.h>
+
+#include "attention/attend.h"
+#include "attention/reference.h"
+#include "policy/protect.h"
+#include "sinkscope/error.h"
+
+namespace sinkscope::policy {
+namespace {
+
+constexpr int kRow = 70, kHeadKv = 2, kHead = 6, kDim = 32;
+
+// A layer after one batch of kRow tokens, and its whole map.
+class Seen {
+ public:
+  explicit Seen(cache::Observe observe, int n_batch = 1) : memory_(attention::kernels("auto"), cache::Precision::f32) {
+    std::mt19937 random(11);
+    std::normal_distribution<float> normal;
+    const auto filled = [&](size_t n) {
+      std::vector<float> values(n);
+      for (float& v : values) v = normal(random);
+      return values;
+    };
+    q_ = filled(static_cast<size_t>(kHead) * kRow * kDim);
+    k_ = filled(static_cast<size_t>(kHeadKv) * kRow * kDim);
+    v_ = filled(k_.size());
+    for (int h = 0; h < kHeadKv; ++h)  // no two keys are as long as each other, and the first is a sink
+      for (int row = 0; row < kRow; ++row)
+        for (int i = 0; i < kDim; ++i) k_[(static_cast<size_t>(h) * kRow + row) * kDim + i] *= row == 0 ? .2f : 1 + static_cast<float>(row * 37 % 70) / 70;
+    mask_.assign(static_cast<size_t>(kRow) * kRow, 0);
+    for (int i = 0; i < kRow; ++i) std::fill(mask_.begin() + i * kRow + i + 1, mask_.begin() + (i + 1) * kRow, 0xFC00);
+    weights = attention::reference(call(0, kRow)).weights;
+
+    cache::Observer observer(attention::kernels("auto"), observe);
+    attention::Workspace work;
+    layer_ = &memory_.layer(0, kHeadKv, kDim, kDim);
+    for (int b = 0; b < n_batch; ++b) {
+      const int first = kRow * b / n_batch, end = kRow * (b + 1) / n_batch;
+      Probe* probes[] = {&observer};
+      if (observe.any()) attention::attend(call(first, end), probes, attention::kernels("auto"), 2, work);
+      for (int h = 0; h < kHeadKv; ++h)
+        for (int row = first; row < end; ++row) memory_.append(*layer_, h, row, key(h, row), v_.data() + (static_cast<size_t>(h) * kRow + row) * kDim);
+      if (observe.any()) observer.add_to(*layer_);
+    }
+  }
+
+  const float* key(int head_kv, int row) const { return k_.data() + (static_cast<size_t>(head_kv) * kRow + row) * kDim; }
+  // Attention of the queries [first, kRow) to a row, mean over the query heads of a KV head.
+  double mass(int head_kv, int row, int first) const {
+    double sum = 0;
+    constexpr int kGroup = kHead / kHeadKv;
+    for (int h = head_kv * kGroup; h < (head_kv + 1) * kGroup; ++h)
+      for (int i = first; i < kRow; ++i) sum += weights[(static_cast<size_t>(h) * kRow + i) * kRow + row];
+    return sum / kGroup;
+  }
+  Kept kept(const char* policy, const Options& options, int n_new = 1, int index = 0, int n_layer = 1) const {
+    return make(policy, options)->keep({.layer = *layer_, .index = index, .n_layer = n_layer, .n_new = n_new});
+  }
+
+  std::vector<double> weights;
+
+ private:
+  attention::Call call(int first, int end) {
+    attention::Call c;
+    c.layer = 0;
+    c.n_query = end - first;
+    c.n_key = end;
+    c.n_head = kHead;
+    c.n_head_kv = kHeadKv;
+    c.d_key = c.d_value = kDim;
+    c.q = q_.data() + static_cast<size_t>(first) * kDim;
+    c.q_query_stride = kDim;
+    c.q_head_stride = kRow * kDim;
+    c.k = {reinterpret_cast<const std::byte*>(k_.data()), kDim * 4, kRow * kDim * 4, 0, attention::Element::f32, nullptr};
+    c.v = {reinterpret_cast<const std::byte*>(v_.data()), kDim * 4, kRow * kDim * 4, 0, attention::Element::f32, nullptr};
+    c.mask = {mask_.data() + static_cast<size_t>(first) * kRow, kRow, 0, 0, 1, 1};
+    c.scale = .2f;
+    out_.resize(static_cast<size_t>(kHead) * kRow * kDim);
+    c.out = out_.data();
+    return c;
+  }
+
+  cache::Memory memory_;
+  cache::Layer* layer_ = nullptr;
+  std::vector<float> q_, k_, v_, out_;
+  std::vector<uint16_t> mask_;
+};
+
+// The rows that a plain sort leaves: those that must stay, then by score, later ones first.
+std::vector<bool> plainly(const std::vector<double>& scores, const std::vector<bool>& must, int most) {
+  std::vector<int> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](int a, int b) {
+    if (must[a] != must[b]) return bool{must[a]};
+    if (must[a] || scores[a] == scores[b]) return a > b;
+    return scores[a] > scores[b];
+  });
+  std::vector<bool> kept(scores.size());
+  for (int i = 0; i < std::min(most, static_cast<int>(order.size())); ++i) kept[order[i]] = true;
+  return kept;
+}
+
+std::vector<bool> last(int n, std::vector<int> others = {}) {
+  std::vector<bool> must(kRow);
+  for (int i = kRow - n; i < kRow; ++i) must[i] = true;
+  for (const int i : others) must[i] = true;
+  return must;
+}
+
+std::vector<double> snap_scores(const Seen& seen, int head, int window) {
+  std::vector<double> scores(kRow);
+  for (int row = 0; row < kRow; ++row) {
+    int n = 0;
+    for (int i = std::max(0, row - 2); i <= std::min(kRow - 1, row + 2); ++i, ++n) scores[row] += seen.mass(head, i, kRow - window);
+    scores[row] /= n;
+  }
+  return scores;
+}
+
+TEST(Policy, WindowAndStreaming) {
+  const Seen seen({});
+  EXPECT_EQ(seen.kept("full", {})[0], std::vector<bool>(kRow, true));
+  EXPECT_EQ(seen.kept("window", {.budget = 20}, 5)[1], last(15));
+  EXPECT_EQ(seen.kept("streaming", {.budget = 20, .sinks = 4}, 5)[1], last(11, {0, 1, 2, 3}));
+  EXPECT_EQ(seen.kept("streaming", {.budget = 20, .sinks = 0, .protect = {3, 40}}, 5)[0], last(13, {3, 40}));
+  EXPECT_EQ(seen.kept("streaming", {.budget = 200, .sinks = 4}, 5)[0], std::vector<bool>(kRow, true));
+}
+
+TEST(Policy, H2oKeepsHeavyHittersAndTheLastHalf) {
+  for (const int n_batch : {1, 7}) {
+    const Seen seen({.n_last = 0, .all = true}, n_batch);
+    for (int h = 0; h < kHeadKv; ++h) {
+      std::vector<double> scores(kRow);
+      for (int row = 0; row < kRow; ++row) scores[row] = seen.mass(h, row, 0);
+      EXPECT_EQ(seen.kept("h2o", {.budget = 30}, 2)[h], plainly(scores, last(13), 28));
+    }
+  }
+}
+
+TEST(Policy, TovaKeepsWhatTheNewestQueryLooksAt) {
+  for (const int n_batch : {1, 70}) {
+    const Seen seen({.n_last = 1, .all = false}, n_batch);
+    std::vector<double> scores(kRow);
+    for (int row = 0; row < kRow; ++row) scores[row] = seen.mass(0, row, kRow - 1) + seen.mass(1, row, kRow - 1);
+    const Kept kept = seen.kept("tova", {.budget = 30});
+    EXPECT_EQ(kept[0], plainly(scores, last(0), 29));
+    EXPECT_EQ(kept[1], kept[0]);
+    EXPECT_EQ(seen.kept("tova", {.budget = 30, .protect = {5}})[0], plainly(scores, last(0, {5}), 29));
+  }
+}
+
+TEST(Policy, SnapKvAndPyramidKvKeepWhatTheLastWindowLooksAt) {
+  for (const int n_batch : {1, 7, 70}) {
+    const Seen seen({.n_last = 10, .all = false}, n_batch);
+    for (int h = 0; h < kHeadKv; ++h) {
+      const std::vector<double> scores = snap_scores(seen, h, 10);
+      EXPECT_EQ(seen.kept("snapkv", {.budget = 30, .window = 10}, 3)[h], plainly(scores, last(10), 27));
+      // 20 rows beside the window: from 39 in the first layer down to 1 in the last.
+      EXPECT_EQ(seen.kept("pyramidkv", {.budget = 30, .window = 10}, 0, 0, 5)[h], plainly(scores, last(10), 49));
+      EXPECT_EQ(seen.kept("pyramidkv", {.budget = 30, .window = 10}, 0, 4, 5)[h], plainly(scores, last(10), 11));
+      EXPECT_EQ(seen.kept("pyramidkv", {.budget = 30, .window = 10}, 0, 2, 5)[h], plainly(scores, last(10), 30));
+    }
+  }
+}
+
+TEST(Policy, AdaKvLetsHeadsCompete) {
+  const Seen seen({.n_last = 10, .all = false});
+  const int share = 29;
+  std::vector<std::pair<double, int>> rivals;  // beyond the window, which every head keeps
+  for (int h = 0; h < kHeadKv; ++h) {
+    const std::vector<double> scores = snap_scores(seen, h, 10);
+    for (int row = 0; row < kRow - 10; ++row) rivals.push_back({scores[row], h});
+  }
+  std::sort(rivals.rbegin(), rivals.rend());
+  int wins[kHeadKv] = {};
+  for (int i = 0; i < kHeadKv * share - kHeadKv * 10; ++i) ++wins[rivals[i].second];
+  const Kept kept = seen.kept("adakv", {.budget = 30, .window = 10});
+  EXPECT_NE(wins[0], wins[1]);
+  for (int h = 0; h < kHeadKv; ++h) EXPECT_EQ(kept[h], plainly(snap_scores(seen, h, 10), last(10), 10 + wins[h]));
+}
+
+TEST(Policy, KNormAndKeyDiffLookAtKeysAlone) {
+  const Seen seen({});
+  for (int h = 0; h < kHeadKv; ++h) {
+    std::vector<double> shortness(kRow), difference(kRow), mean(kDim);
+    const auto norm = [&](int row) {
+      return std::sqrt(std::inner_product(seen.key(h, row), seen.key(h, row) + kDim, seen.key(h, row), 0.0));
+    };
+    for (int row = 0; row < kRow; ++row)
+      for (int i = 0; i < kDim; ++i) mean[i] += seen.key(h, row)[i] / norm(row) / kRow;
+    for (int row = 0; row < kRow; ++row) {
+      shortness[row] = -norm(row);
+      for (int i = 0; i < kDim; ++i) difference[row] -= mean[i] * seen.key(h, row)[i] / norm(row);
+    }
+    EXPECT_EQ(seen.kept("knorm", {.budget = 30})[h], plainly(shortness, last(0), 29));
+    EXPECT_EQ(seen.kept("keydiff", {.budget = 30, .protect = {0, 1}})[h], plainly(difference, last(0, {0, 1}), 29));
+  }
+}
+
+TEST(Policy, NamesAndRowsAreChecked) {
+  EXPECT_THROW(make("fifo", {}), UsageError);
+  for (const Kind& k : kinds())
+    if (k.needs_budget) EXPECT_THROW(make(k.name, {}), UsageError) << k.name;
+  EXPECT_THROW(make("snapkv", {.budget = 32}), UsageError);
+  EXPECT_EQ(protected_positions("first:3"), (std::vector<int32_t>{0, 1, 2}));
+  EXPECT_TRUE(protected_positions("none").empty());
+  for (const char* wrong : {"", "first", "first:", "first:-1", "first:2x", "first:99999999999", "last:3"}) EXPECT_THROW(protected_positions(wrong), UsageError) << wrong;
+  EXPECT_THROW(protected_positions("sinkmap:/nowhere"), InputError);
+}
+
+}  // namespace
+}  // namespace sinkscope::policy

@@ -1,0 +1,28 @@
+#include "policy/snapkv.h"
+
+#include <fmt/format.h>
+
+#include "sinkscope/error.h"
+
+namespace sinkscope::policy {
+
+constexpr int kNeighbours = 2;  // on either side: a kernel of 5
+
+SnapKv::SnapKv(const Options& options) : options_(options) {
+  if (options.window >= options.budget)
+    throw UsageError(fmt::format("the last {} rows leave no room in a budget of {} rows; give a larger --budget", options.window, options.budget));
+}
+
+std::vector<float> SnapKv::scores(const cache::Head& head) const {
+  std::vector<float> scores = smoothed(observed(head), kNeighbours);
+  prefer(scores, head, options_, options_.window);
+  return scores;
+}
+
+Kept SnapKv::keep(const Crowded& c) const {
+  return each_head(c, [&](const cache::Head& head) { return best(scores(head), options_.budget - c.n_new); });
+}
+
+std::unique_ptr<Policy> snapkv(const Options& options) { return std::make_unique<SnapKv>(options); }
+
+}  // namespace sinkscope::policy

@@ -1,0 +1,161 @@
+#include "sinkscope/stream.h"
+
+#include <chrono>
+#include <limits>
+
+#include <fmt/format.h>
+
+#include "io/sha256.h"
+#include "policy/protect.h"
+#include "session/sampler.h"
+#include "session/text.h"
+#include "sinkscope/error.h"
+#include "stream/stream_file.h"
+
+namespace sinkscope {
+namespace {
+
+using stream_run::SavedStream;
+
+void check(const StreamOptions& o) {
+  const auto between = [](const char* option, float value, float low, float high) {
+    if (!(value >= low && value <= high)) throw UsageError(fmt::format("{} {} is not between {} and {}; give a number that is", option, value, low, high));
+  };
+  between("--temperature", o.temperature, 0, 100);
+  between("--top-p", o.top_p, 0, 1);
+  between("--min-p", o.min_p, 0, 1);
+  if (o.tokens < 0) throw UsageError(fmt::format("--tokens {} is too small; use 0 or more", o.tokens));
+  if (o.threads < 0) throw UsageError(fmt::format("--threads {} is too small; use 0 or more", o.threads));
+  if (o.chunk < 1) throw UsageError(fmt::format("--chunk {} is too small; use 1 or more", o.chunk));
+  if (o.bos != "auto" && o.bos != "always" && o.bos != "never") throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
+  if (o.chat && !o.text.empty()) throw UsageError("both --chat and a text are given; give one of them");
+}
+
+// The bytes at the end that begin a UTF-8 character and do not end it.
+size_t unfinished(std::string_view text) {
+  for (size_t n = 1; n <= std::min<size_t>(3, text.size()); ++n) {
+    const auto c = static_cast<unsigned char>(text[text.size() - n]);
+    if ((c & 0xC0) == 0x80) continue;
+    const size_t length = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
+    return length > n ? n : 0;
+  }
+  return 0;
+}
+
+class Stream {
+ public:
+  Stream(const StreamOptions& o, const StreamEvents& events)
+      : o_(o), events_(events), model_(o.model),
+        session_(model_, {.n_context = 0, .n_batch = o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
+                          .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas, .batch_invariant = false,
+                          .memory = MemoryOptions{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget, .sinks = o.sinks,
+                                                  .positions = o.positions, .protect = policy::protected_positions(o.protect)}}),
+        sampler_({.temperature = o.temperature, .top_p = o.top_p, .min_p = o.min_p, .seed = o.seed}) {
+    for (int t = 0; t < model_.info().n_vocab; ++t)
+      if (model_.is_end(t)) ends_.push_back(t);
+  }
+
+  StreamState run() {
+    const bool bos = session::wants_bos(o_.bos, model_.info());
+    if (!o_.save.empty() || !o_.load.empty()) sha256_ = io::sha256_of_file(model_.info().file);
+    std::vector<int> start;
+    if (!o_.load.empty()) start = take_up();
+    else if (bos) start.push_back(model_.info().bos);
+    if (!bos && o_.load.empty() && (o_.policy == "window" || (o_.policy == "streaming" && o_.sinks == 0 && o_.protect == "none")))
+      note("the stream will lose its attention sink: there is no BOS, and no first row is kept; give --sinks 4");
+    if (o_.chat) chat(std::move(start));
+    else go_on(std::move(start));
+    if (!o_.save.empty()) stream_run::write(o_.save, {sha256_, pending_, messages_, session_.save()});
+    return state();
+  }
+
+ private:
+  std::vector<int> take_up() {
+    SavedStream saved = stream_run::read(o_.load, sha256_);
+    session_.load(saved.memory);
+    messages_ = std::move(saved.messages);
+    if (saved.pending < 0) return {};
+    return {saved.pending};
+  }
+
+  void go_on(std::vector<int> tokens) {
+    if (!o_.text.empty()) {
+      const std::vector<int> text = model_.tokenize(session::read_text(o_.text));
+      tokens.insert(tokens.end(), text.begin(), text.end());
+    }
+    if (tokens.empty()) throw InputError("there is nothing to go on from; give a text, or --bos always");
+    generate(tokens, /*until_end=*/false);
+  }
+
+  // Turn by turn. What the template makes of all messages grows: the new part is run.
+  void chat(std::vector<int> tokens) {
+    while (!stopped_) {
+      const std::optional<std::string> message = events_.message ? events_.message() : std::nullopt;
+      if (!message) return;
+      const size_t known = messages_.empty() ? 0 : model_.chat_text(messages_, false).size();
+      messages_.push_back({"user", *message});
+      const std::string text = model_.chat_text(messages_, true);
+      const std::vector<int> turn = model_.tokenize(std::string_view(text).substr(std::min(known, text.size())), /*marks=*/true);
+      tokens.insert(tokens.end(), turn.begin(), turn.end());
+      messages_.push_back({"assistant", generate(tokens, /*until_end=*/true)});
+      tokens.clear();
+      if (pending_ >= 0) tokens.push_back(pending_);
+    }
+  }
+
+  // Runs the tokens, then what is sampled, one by one. The last one is shown but not run: it is pending.
+  std::string generate(std::span<const int> tokens, bool until_end) {
+    pending_ = -1;
+    session_.append(tokens, &logits_);
+    std::string all, shown;
+    for (int n = 0; !stopped_ && (o_.tokens == 0 || n < o_.tokens); ++n) {
+      const auto start = std::chrono::steady_clock::now();
+      if (pending_ >= 0) session_.append(std::span(&pending_, 1), &logits_);
+      if (!until_end)
+        for (const int t : ends_) logits_[t] = -std::numeric_limits<float>::infinity();
+      pending_ = sampler_.pick(logits_, session_.n_past());
+      seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      ++n_generated_;
+      if (until_end && model_.is_end(pending_)) break;
+      shown += model_.is_control(pending_) ? "" : model_.token_text(pending_);
+      const size_t whole = shown.size() - unfinished(shown);
+      if (events_.text && !events_.text(std::string_view(shown).substr(0, whole), state())) stopped_ = true;
+      all.append(shown, 0, whole);
+      shown.erase(0, whole);
+    }
+    if (until_end && !stopped_ && events_.text) events_.text("\n", state());
+    return all;
+  }
+
+  StreamState state() const {
+    return {.position = session_.n_past() + (pending_ >= 0), .n_generated = n_generated_, .rows = session_.memory_rows(),
+            .kv_bytes = static_cast<int64_t>(session_.memory_bytes()), .tokens_per_second = seconds_ > 0 ? static_cast<double>(n_generated_) / seconds_ : 0};
+  }
+
+  void note(const std::string& sentence) const {
+    if (events_.note) events_.note(sentence);
+  }
+
+  const StreamOptions& o_;
+  const StreamEvents& events_;
+  Model model_;
+  Session session_;
+  session::Sampler sampler_;
+  std::vector<int> ends_;  // tokens that end a text: never in a stream that has no end
+  std::string sha256_;
+  std::vector<float> logits_;
+  std::vector<ChatMessage> messages_;
+  int pending_ = -1;
+  bool stopped_ = false;
+  int64_t n_generated_ = 0;
+  double seconds_ = 0;
+};
+
+}  // namespace
+
+StreamState stream(const StreamOptions& options, const StreamEvents& events) {
+  check(options);
+  return Stream(options, events).run();
+}
+
+}  // namespace sinkscope
