@@ -207,8 +207,11 @@ TEST(Policy, KNormAndKeyDiffLookAtKeysAlone) {
 
 TEST(Policy, NamesAndRowsAreChecked) {
   EXPECT_THROW(make("fifo", {}), UsageError);
-  for (const Kind& k : kinds())
-    if (k.needs_budget) EXPECT_THROW(make(k.name, {}), UsageError) << k.name;
+  for (const Kind& k : kinds()) {
+    if (k.needs_budget) {
+      EXPECT_THROW(make(k.name, {}), UsageError) << k.name;
+    }
+  }
   EXPECT_THROW(make("snapkv", {.budget = 32}), UsageError);
   EXPECT_EQ(protected_positions("first:3"), (std::vector<int32_t>{0, 1, 2}));
   EXPECT_TRUE(protected_positions("none").empty());
