@@ -1228,6 +1228,130 @@ class Golden(Test):
                 self.assertLessEqual(sum(off) / len(off), 0.003)
 
 
+class Eval(Test):
+    def setUp(self):
+        super().setUp()
+        self.write("text", words(400))
+
+    def test_a_row_for_each_policy_and_budget(self):
+        ended = self.works("eval", MODEL, "text", "--policy", "window,streaming,h2o,adakv", "--budget", "64,128", "--sinks", "1,4", "--tokens", "200",
+                           "--chunk", "16", "--json", "out.json")
+        d = self.load("out.json")
+        self.assertEqual(d["schema"], "sinkscope.eval/1")
+        results = d["results"]
+        self.assertEqual([(r["policy"], r["budget_rows"], r["sinks"]) for r in results],
+                         [("full", 0, 0), ("window", 64, 0), ("window", 128, 0)] + [("streaming", b, n) for b in (64, 128) for n in (1, 4)] +
+                         [(p, b, 0) for p in ("h2o", "adakv") for b in (64, 128)])
+        full = results[0]
+        self.assertEqual((full["kl"], full["same_top"], len(full["ppl_by_1024"])), (0, 100, 1))
+        self.assertAlmostEqual(full["ppl"], full["ppl_by_1024"][0], places=5)
+        for r in results[1:]:
+            self.assertGreater(r["kl"], 0)
+            self.assertLessEqual(r["mean_rows"], r["budget_rows"])
+            self.assertLess(r["kv_bytes"], full["kv_bytes"])
+            self.assertIn(r["policy"], ended.out.decode())
+
+    def test_recomputing_a_window_that_holds_all_is_full(self):
+        self.works("eval", MODEL, "text", "--policy", "recompute", "--budget", "24", "--tokens", "24", "--chunk", "1", "--json", "out.json")
+        full, again = self.load("out.json")["results"]
+        self.assertAlmostEqual(again["ppl"] / full["ppl"], 1, delta=.02)
+        self.assertLess(again["kl"], .01)
+
+    def test_what_cannot_be_is_refused(self):
+        for code, options, says in [(WRONG_USE, ["--policy", "fifo"], ("fifo", "streaming")), (WRONG_USE, ["--budget", "16"], ("16", "--chunk")),
+                                    (WRONG_USE, ["--budget", "0"], ("--budget 0",)), (WRONG_USE, ["--sinks", "-1"], ("--sinks -1",)),
+                                    (WRONG_USE, ["--positions", "left"], ("left", "gaps")), (WRONG_USE, ["--protect", "all"], ("all", "first:N")),
+                                    (WRONG_USE, ["--tokens", "1"], ("--tokens 1",)), (FAILED, ["--tokens", "100000"], ("text", "100000")),
+                                    (WRONG_USE, ["--kv-type", "q5_1"], ("q5_1", "f16")), (WRONG_USE, ["--chunk", "0"], ("--chunk 0",)),
+                                    (FAILED, ["--protect", "sinkmap:text"], ("text", "sink map"))]:
+            with self.subTest(options):
+                self.refused(code, "eval", MODEL, "text", *options, "--json", "out.json", says=says)
+        self.refused(FAILED, "eval", MODEL, "nowhere", says=("nowhere",))
+        self.refused(WRONG_USE, "eval", MODEL, says=("TEXT",))
+
+    def test_rows_of_a_sink_map_are_protected(self):
+        self.works("profile", MODEL, "text", *SMALL, "--min-rows", "4", "--sinkmap", "map.json")
+        self.works("eval", MODEL, "text", "--policy", "knorm", "--budget", "64", "--tokens", "150", "--protect", "sinkmap:map.json", "--json", "a.json")
+        self.works("eval", MODEL, "text", "--policy", "knorm", "--budget", "64", "--tokens", "150", "--json", "b.json")
+        self.assertTrue(self.load("map.json")["sinks"])
+        self.assertTrue(math.isfinite(self.load("a.json")["results"][1]["ppl"]))
+        self.assertTrue(math.isfinite(self.load("b.json")["results"][1]["ppl"]))
+
+
+class Stream(Test):
+    SHORT = ["--budget", "48", "--chunk", "16"]
+
+    def setUp(self):
+        super().setUp()
+        self.write("text", "Once upon a time, in a country far away,")
+
+    def text(self, *options, **more):
+        return self.works("stream", MODEL, *options, *self.SHORT, **more).out.decode()
+
+    def test_a_stream_depends_on_its_seed_alone(self):
+        one = self.text("text", "--tokens", "80")
+        self.assertGreater(len(one), 80)
+        self.assertEqual(self.text("text", "--tokens", "80", "--threads", "1"), one)
+        self.assertEqual(self.text("-", "--tokens", "80", stdin=b"Once upon a time, in a country far away,"), one)
+        self.assertNotEqual(self.text("text", "--tokens", "80", "--seed", "2"), one)
+
+    def test_a_saved_stream_goes_on_exactly_where_it_stopped(self):
+        whole = self.text("text", "--tokens", "90")
+        first = self.text("text", "--tokens", "60", "--save", "a.stream")
+        second = self.text("--tokens", "30", "--load", "a.stream", "--save", "b.stream")
+        self.assertEqual(first[:-1] + second, whole)
+        self.assertEqual(self.text("--tokens", "30", "--load", "a.stream"), second)
+
+    def test_a_stream_that_is_killed_leaves_the_old_file_whole(self):
+        self.text("text", "--tokens", "20", "--save", "a.stream")
+        before = open(self.path("a.stream"), "rb").read()
+        process = self.start("stream", MODEL, "text", "--save", "a.stream", *self.SHORT, stdout=subprocess.PIPE)
+        self.assertTrue(process.stdout.read(60))
+        process.kill()
+        process.communicate()
+        self.assertEqual(open(self.path("a.stream"), "rb").read(), before)
+        self.text("--tokens", "5", "--load", "a.stream")
+
+    def test_interrupted_it_ends_cleanly(self):
+        process = self.start("stream", MODEL, "text", "--save", "a.stream", *self.SHORT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertTrue(process.stdout.read(60))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, 0, err)
+        self.assertIn(b"48 rows" if b"48 rows" in err else b"rows", err)
+        self.text("--tokens", "5", "--load", "a.stream")
+
+    def test_a_chat_takes_turns(self):
+        out = self.text("--chat", "--tokens", "12", "--temperature", "0", "--save", "a.stream", stdin=b"Hello!\nAnd how are you?\n")
+        self.assertGreaterEqual(out.count("\n"), 2)
+        self.text("--chat", "--tokens", "12", "--load", "a.stream", stdin=b"Good bye.\n")
+
+    def test_files_that_are_no_streams_are_refused(self):
+        self.text("text", "--tokens", "20", "--save", "a.stream")
+        data = open(self.path("a.stream"), "rb").read()
+        for name, content, says in [("empty", b"", "saved stream"), ("other", b"{}", "saved stream"), ("cut", data[:-9], "damaged"),
+                                    ("flipped", data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "damaged")]:
+            with self.subTest(name):
+                self.write(name, content)
+                self.refused(FAILED, "stream", MODEL, "--load", name, says=(name, says))
+        self.refused(FAILED, "stream", "gemma3-270m", "--load", "a.stream", says=("a.stream", "another model"))
+        self.refused(FAILED, "stream", MODEL, "--load", "a.stream", "--kv-type", "f32", says=("--kv-type",))
+        self.refused(FAILED, "stream", MODEL, "--load", "nowhere", says=("nowhere",))
+
+    def test_what_cannot_be_is_refused(self):
+        for code, options, says in [(WRONG_USE, ["--temperature", "-1"], ("--temperature",)), (WRONG_USE, ["--top-p", "2"], ("--top-p",)),
+                                    (WRONG_USE, ["--policy", "fifo"], ("fifo",)), (WRONG_USE, ["--tokens", "-1"], ("--tokens",)),
+                                    (WRONG_USE, ["--chat"], ("--chat", "text")), (WRONG_USE, ["--sinks", "2000"], ("2000",))]:
+            with self.subTest(options):
+                self.refused(code, "stream", MODEL, "text", *options, says=says)
+        self.refused(FAILED, "stream", MODEL, "--bos", "never", says=("nothing to go on from",))
+
+    def test_a_sink_that_would_be_lost_is_told_of(self):
+        ended = self.works("stream", MODEL, "text", "--bos", "never", "--sinks", "0", "--tokens", "2", *self.SHORT)
+        self.assertIn(b"attention sink", ended.err)
+        self.assertNotIn(b"attention sink", self.works("stream", MODEL, "text", "--tokens", "2", *self.SHORT).err)
+
+
 if __name__ == "__main__":
     if not os.access(PROGRAM, os.X_OK) or not os.path.isfile(MODEL):
         sys.exit(f"cli_test: needs the program '{PROGRAM}' and the model '{MODEL}'; set SINKSCOPE and SINKSCOPE_MODEL")

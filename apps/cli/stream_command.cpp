@@ -53,7 +53,7 @@ void run(const StreamOptions& options) {
   const StreamState end = stream(options, events);
   std::fputs("\n", stdout);
   if (beside) std::fputs("\r\x1b[K", stderr);
-  print_error_line(fmt::format("{} tokens; {}", end.n_generated, status(end)));
+  print_error_line(fmt::format("note: {} tokens; {}", end.n_generated, status(end)));
 }
 
 }  // namespace

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include "cache/saved.h"
+#include "sinkscope/error.h"
+
 namespace sinkscope::cache {
 namespace {
 
@@ -103,6 +106,27 @@ TEST(Memory, HalvesAreTheNearest) {
     attention::kernels("auto").decode_rows({.data = block.key(0), .key_stride = 8, .element = attention::Element::f16}, 0, 1, 0, 1, 4, 4, got);
     for (int i = 0; i < 4; ++i) EXPECT_NEAR(got[i], values[i], std::abs(values[i]) / 2048);
   });
+}
+
+TEST(Memory, ComesBackFromBytesAsItWas) {
+  Memory memory = filled(50);
+  Layer& layer = memory.layers()[0];
+  memory.keep(layer, 0, only(50, [](int i) { return i % 3 == 0; }));
+  layer.heads[1].observations().push_back({.n_query = 7, .mass = std::vector<float>(50, .25f)});
+  for (int i = 0; i < 5; ++i) memory.start_batch(), memory.end_batch(1500);
+  const std::vector<uint8_t> bytes = to_bytes(memory);
+  Memory back(attention::kernels("auto"), Precision::f32);
+  from_bytes(bytes, back);
+  ASSERT_EQ(back.layers().size(), 1u);
+  for (int h = 0; h < 2; ++h) EXPECT_EQ(rows_of(back.layers()[0].heads[h]), rows_of(layer.heads[h]));
+  EXPECT_EQ(back.layers()[0].heads[1].observations()[0].mass, layer.heads[1].observations()[0].mass);
+  EXPECT_EQ(back.n_past(), 7500);
+  EXPECT_EQ(back.base(), memory.base());
+  EXPECT_EQ(to_bytes(back), bytes);
+
+  for (size_t n = 0; n < bytes.size(); n += 97) EXPECT_THROW(from_bytes(std::span(bytes).first(n), back), InputError) << n;
+  Memory halves(attention::kernels("auto"), Precision::f16);
+  EXPECT_THROW(from_bytes(bytes, halves), InputError);
 }
 
 TEST(Memory, TheBaseOfPositionsMovesBetweenBatches) {
