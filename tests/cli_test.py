@@ -1265,7 +1265,7 @@ class Eval(Test):
                                     (WRONG_USE, ["--kv-type", "q5_1"], ("q5_1", "f16")), (WRONG_USE, ["--chunk", "0"], ("--chunk 0",)),
                                     (FAILED, ["--protect", "sinkmap:text"], ("text", "sink map"))]:
             with self.subTest(options):
-                self.refused(code, "eval", MODEL, "text", *options, "--json", "out.json", says=says)
+                self.refused(code, "eval", MODEL, "text", *([] if "--tokens" in options else ["--tokens", "200"]), *options, "--json", "out.json", says=says)
         self.refused(FAILED, "eval", MODEL, "nowhere", says=("nowhere",))
         self.refused(WRONG_USE, "eval", MODEL, says=("TEXT",))
 
@@ -1273,7 +1273,7 @@ class Eval(Test):
         self.works("profile", MODEL, "text", *SMALL, "--min-rows", "4", "--sinkmap", "map.json")
         self.works("eval", MODEL, "text", "--policy", "knorm", "--budget", "64", "--tokens", "150", "--protect", "sinkmap:map.json", "--json", "a.json")
         self.works("eval", MODEL, "text", "--policy", "knorm", "--budget", "64", "--tokens", "150", "--json", "b.json")
-        self.assertTrue(self.load("map.json")["sinks"])
+        self.assertTrue(self.load("map.json")["positions"])
         self.assertTrue(math.isfinite(self.load("a.json")["results"][1]["ppl"]))
         self.assertTrue(math.isfinite(self.load("b.json")["results"][1]["ppl"]))
 
@@ -1336,12 +1336,16 @@ class Stream(Test):
                 self.refused(FAILED, "stream", MODEL, "--load", name, says=(name, says))
         self.refused(FAILED, "stream", "gemma3-270m", "--load", "a.stream", says=("a.stream", "another model"))
         self.refused(FAILED, "stream", MODEL, "--load", "a.stream", "--kv-type", "f32", says=("--kv-type",))
+        self.refused(FAILED, "stream", MODEL, "--load", "a.stream", "--policy", "tova", *self.SHORT, says=("a.stream", "--policy streaming"))
         self.refused(FAILED, "stream", MODEL, "--load", "nowhere", says=("nowhere",))
+        self.refused(FAILED, "stream", MODEL, "text", "--save", "no/folder", says=("no/folder",))
 
     def test_what_cannot_be_is_refused(self):
         for code, options, says in [(WRONG_USE, ["--temperature", "-1"], ("--temperature",)), (WRONG_USE, ["--top-p", "2"], ("--top-p",)),
                                     (WRONG_USE, ["--policy", "fifo"], ("fifo",)), (WRONG_USE, ["--tokens", "-1"], ("--tokens",)),
-                                    (WRONG_USE, ["--chat"], ("--chat", "text")), (WRONG_USE, ["--sinks", "2000"], ("2000",))]:
+                                    (WRONG_USE, ["--chat"], ("--chat", "text")), (WRONG_USE, ["--sinks", "2000"], ("2000",)),
+                                    (WRONG_USE, ["--sinks", "-1"], ("-1 sinks",)), (WRONG_USE, ["--budget", "32"], ("32", "--chunk")),
+                                    (WRONG_USE, ["--policy", "snapkv", "--budget", "64"], ("64", "last rows"))]:
             with self.subTest(options):
                 self.refused(code, "stream", MODEL, "text", *options, says=says)
         self.refused(FAILED, "stream", MODEL, "--bos", "never", says=("nothing to go on from",))

@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "sinkscope/error.h"
 #include "sinkscope/models.h"
@@ -99,6 +100,59 @@ TEST(Streaming, NothingIsLostWhereTheBaseOfPositionsMoves) {
     ours.run(before);
     ours.append(last, &got);
     EXPECT_LE(error_of(got, want), 1e-6) << positions;
+  }
+}
+
+size_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  size_t total = 0, resident = 0;
+  file >> total >> resident;
+  return resident * static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
+TEST(Streaming, MemoryIsFlatOver20000Tokens) {
+  const Model model("smollm2-135m");
+  const std::vector<int> tokens = random_tokens(model, 20000);
+  SessionOptions fast = options(128, MemoryOptions{.policy = "streaming", .budget = 256, .sinks = 4}, "f16");
+  fast.all_logits = fast.batch_invariant = false;
+  Session session(model, fast);
+  size_t resident = 0, allocated = 0;
+  session.run(tokens, nullptr, [&](int n_done) {
+    if (n_done < 10000 || resident > 0) return;
+    resident = resident_bytes();
+    allocated = session.memory_bytes();
+  });
+  EXPECT_EQ(session.n_past(), 20000);
+  EXPECT_EQ(session.memory_rows(), 256);
+  EXPECT_LE(static_cast<double>(session.memory_bytes()), 1.02 * static_cast<double>(allocated));
+  EXPECT_LE(static_cast<double>(resident_bytes()) - static_cast<double>(resident), 2 << 20);
+}
+
+// What the kernel, the observer and the policies do on threads, and what they leave.
+TEST(Memory, EveryPolicyKeepsItsBudgetOnAnyNumberOfThreads) {
+  const Model model("smollm2-135m");
+  const std::vector<int> tokens = random_tokens(model, 120);
+  using Case = std::pair<const char*, const char*>;
+  for (const auto& [policy, positions] : {Case{"window", "auto"}, {"streaming", "auto"}, {"h2o", "auto"}, {"h2o", "cache"}, {"tova", "auto"}, {"snapkv", "auto"},
+                                          {"pyramidkv", "auto"}, {"adakv", "auto"}, {"adakv", "cache"}, {"knorm", "auto"}, {"keydiff", "auto"}}) {
+    SCOPED_TRACE(std::string(policy) + ' ' + positions);
+    std::vector<float> logits[2];
+    for (const int n_thread : {1, 2}) {
+      SessionOptions o = options(16, MemoryOptions{.policy = policy, .budget = 64, .sinks = 4, .positions = positions, .protect = {1, 2}}, "f16");
+      o.n_thread = n_thread;
+      o.batch_invariant = false;
+      Session session(model, o);
+      session.run(std::span(tokens).first(96), &logits[n_thread - 1]);
+      for (int i = 96; i < 120; ++i) {
+        std::vector<float> next;
+        session.append(std::span(tokens).subspan(i, 1), &next);
+        logits[n_thread - 1].insert(logits[n_thread - 1].end(), next.begin(), next.end());
+      }
+      EXPECT_LE(session.memory_rows(), 65);  // pyramidkv's layers are rounded one by one
+      EXPECT_GE(session.memory_rows(), 55);
+    }
+    EXPECT_TRUE(std::ranges::all_of(logits[0], [](float x) { return std::isfinite(x); }));
+    EXPECT_EQ(logits[0], logits[1]);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -15,7 +16,7 @@ namespace sinkscope::cli {
 // An option that names a file must name one.
 inline std::string names_a_file(const std::string& value) { return value.empty() ? "needs the name of a file, found ''" : ""; }
 
-// `options` must live as long as `command`. Lists may be given with commas, or once for each value.
+// `options` must live as long as `command`. Lists are given once for each value, or with commas where help shows commas.
 template <class Options>
 void add_options(CLI::App& command, std::span<const Option<Options>> table, Options& options) {
   for (const Option<Options>& option : table)
@@ -27,10 +28,12 @@ void add_options(CLI::App& command, std::span<const Option<Options>> table, Opti
             command.add_flag(option.flag, target, option.text);
           } else {
             CLI::Option* added = command.add_option(option.flag, target, option.text)->type_name(option.value);
-            if constexpr (std::is_same_v<Target, std::vector<std::string>> || std::is_same_v<Target, std::vector<int>>)
-              added->expected(1)->allow_extra_args(false)->delimiter(',')->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-            else
+            if constexpr (std::is_same_v<Target, std::vector<std::string>> || std::is_same_v<Target, std::vector<int>>) {
+              added->expected(1)->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+              if (std::string_view(option.value).find(',') != std::string_view::npos) added->delimiter(',');
+            } else {
               added->capture_default_str();
+            }
           }
         },
         option.field);

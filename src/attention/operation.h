@@ -30,8 +30,9 @@ struct Operation {
   template <class Body>
   void over_runs(int head_kv, int begin, int end, const Body& body) const {
     if (call.runs.empty()) return body(Run{.begin = 0, .end = call.n_key, .k = call.k, .v = call.v}, begin, end);
-    for (const Run& run : call.runs[head_kv])
-      if (run.begin < end && begin < run.end) body(run, std::max(begin, run.begin), std::min(end, run.end));
+    const std::span<const Run> runs = call.runs[head_kv];
+    for (auto run = std::ranges::partition_point(runs, [&](const Run& r) { return r.end <= begin; }); run != runs.end() && run->begin < end; ++run)
+      body(*run, std::max(begin, run->begin), std::min(end, run->end));
   }
 
   // The keys that any of these queries can see, from the start of a multiple of `step` on.

@@ -63,8 +63,8 @@ ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
     return GGML_STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
     return GGML_STATUS_ALLOC_FAILED;
-  } catch (const std::exception& e) {
-    instance.attachment->failure = e.what();
+  } catch (const std::exception&) {
+    instance.attachment->failure = std::current_exception();
     return GGML_STATUS_FAILED;
   }
 }

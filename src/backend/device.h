@@ -6,7 +6,7 @@
 // Attachment says that was in force on the creating thread; without one it takes nothing and changes nothing.
 #pragma once
 
-#include <atomic>
+#include <exception>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,7 +29,7 @@ struct Attachment {
 
   int64_t n_operation = 0;              // attention operations computed; probes see those that the graph names a layer of
   std::vector<std::string> refused;     // reasons for operations left to llama.cpp, each once
-  std::string failure;                  // what a probe or the kernel threw
+  std::exception_ptr failure;           // what a probe or the kernel threw
 };
 
 // While it lives, contexts made on this thread get `attachment`.

@@ -33,7 +33,14 @@ class OwnedMemory {
               int n_thread, attention::Workspace& work, attention::Way way);
 
  private:
+  struct Axis;
+  class Turning;
   const Rope& rope(const ggml_tensor* node, int layer);
+  Axis axis_of(const attention::Call& call, const cache::Layer& layer, bool with_stands, Turning& turning) const;
+  std::vector<uint16_t> mask_of(const attention::Call& call, const Axis& axis, int n_plane) const;
+  // The batch's rows join the memory.
+  void keep(const attention::Call& call, cache::Layer& layer, const attention::Kernels& kernels);
+
   cache::Memory memory_;
   Positions positions_;
   std::vector<int> window_;

@@ -42,16 +42,30 @@ std::vector<float> rotated_units(const ggml_tensor* rope, int position) {
 
 }  // namespace
 
-const ggml_tensor* rope_of(const ggml_tensor* queries) {
-  for (const ggml_tensor* t = queries; t; t = t->src[0]) switch (t->op) {
-      case GGML_OP_ROPE: return t;
-      case GGML_OP_RESHAPE:
-      case GGML_OP_VIEW:
-      case GGML_OP_PERMUTE:
-      case GGML_OP_TRANSPOSE:
-      case GGML_OP_CONT:
-      case GGML_OP_SCALE: break;
-      default: return nullptr;
+const ggml_tensor* rope_of(const ggml_tensor* t, bool& hidden) {
+  if (!t) return nullptr;
+  switch (t->op) {
+    case GGML_OP_ROPE: return t;
+    case GGML_OP_NONE:
+    case GGML_OP_MUL_MAT:  // the projection: what lies before was not rotated for this layer
+    case GGML_OP_MUL_MAT_ID: return nullptr;
+    case GGML_OP_RESHAPE:
+    case GGML_OP_VIEW:
+    case GGML_OP_PERMUTE:
+    case GGML_OP_TRANSPOSE:
+    case GGML_OP_CONT:
+    case GGML_OP_SCALE:
+    case GGML_OP_RMS_NORM:  // a turn changes no length
+    case GGML_OP_L2_NORM: return rope_of(t->src[0], hidden);
+    case GGML_OP_MUL:
+      if (t->src[1]->ne[0] == 1) return rope_of(t->src[0], hidden);  // one factor for a whole row
+      break;
+    default: break;
+  }
+  for (const ggml_tensor* source : t->src)
+    if (const ggml_tensor* found = rope_of(source, hidden)) {
+      hidden = true;
+      return found;
     }
   return nullptr;
 }

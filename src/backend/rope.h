@@ -10,12 +10,14 @@
 namespace sinkscope::backend {
 
 struct Rope {
+  bool hidden = false;             // there is one, but behind an operation that does not let turns through
   std::vector<int> first, second;  // components that turn together; those of no pair stay
   std::vector<double> angle;       // of a pair, in radians for one position
 };
 
-// The rope operation that made these queries; null where there is none, or something else lies between.
-const ggml_tensor* rope_of(const ggml_tensor* queries);
+// The rope operation that made these queries; null where there is none. `hidden` says whether something lies between that
+// turned queries would not come through unchanged.
+const ggml_tensor* rope_of(const ggml_tensor* queries, bool& hidden);
 
 // Applies the operation to unit vectors at growing positions.
 Rope read_rope(const ggml_tensor* rope);

@@ -47,7 +47,9 @@ TEST_P(RopeTest, TurnsCompose) {
     for (int i = 0; i < n_token * per_token; ++i) static_cast<int32_t*>(positions->data)[i] = position + i % n_token;
     for (int i = 0; factors && i < v.n_rot / 2; ++i) static_cast<float*>(factors->data)[i] = 1 + static_cast<float>(i);
     const std::vector<float> out = computed(g, rope);
-    EXPECT_EQ(rope_of(queries), rope);
+    bool hidden = false;
+    EXPECT_EQ(rope_of(queries, hidden), rope);
+    EXPECT_FALSE(hidden);
     return std::pair(out, read_rope(rope));
   };
   const auto [early, turn] = rotated_from(40);
@@ -75,12 +77,20 @@ INSTANTIATE_TEST_SUITE_P(Variants, RopeTest,
                                          Variant{"sections", 64, 64, GGML_ROPE_TYPE_MROPE}),
                          [](const auto& p) { return std::string(p.param.name); });
 
-TEST(Rope, NothingIsFoundWhereSomethingElseLiesBetween) {
+TEST(Rope, WhatLiesBetweenIsTold) {
   Graph g;
   ggml_tensor* x = ggml_new_tensor_3d(g.context, GGML_TYPE_F32, 32, 2, 4);
-  EXPECT_EQ(rope_of(ggml_permute(g.context, x, 0, 2, 1, 3)), nullptr);
   ggml_tensor* rope = ggml_rope(g.context, x, ggml_new_tensor_1d(g.context, GGML_TYPE_I32, 4), 32, 0);
-  EXPECT_EQ(rope_of(ggml_concat(g.context, x, rope, 0)), nullptr);
+  const auto found = [](const ggml_tensor* queries) {
+    bool hidden = false;
+    const ggml_tensor* at = rope_of(queries, hidden);
+    return std::pair(at, hidden);
+  };
+  EXPECT_EQ(found(ggml_permute(g.context, x, 0, 2, 1, 3)), std::pair(static_cast<const ggml_tensor*>(nullptr), false));
+  EXPECT_EQ(found(ggml_rms_norm(g.context, rope, 1e-5f)), std::pair(static_cast<const ggml_tensor*>(rope), false));
+  EXPECT_EQ(found(ggml_mul(g.context, rope, ggml_new_tensor_3d(g.context, GGML_TYPE_F32, 1, 1, 4))), std::pair(static_cast<const ggml_tensor*>(rope), false));
+  EXPECT_EQ(found(ggml_mul(g.context, rope, ggml_new_tensor_1d(g.context, GGML_TYPE_F32, 32))), std::pair(static_cast<const ggml_tensor*>(rope), true));
+  EXPECT_EQ(found(ggml_concat(g.context, x, rope, 0)), std::pair(static_cast<const ggml_tensor*>(rope), true));
 }
 
 }  // namespace

@@ -88,8 +88,7 @@ void Head::keep(const RowShape& shape, const Allocated& allocated, const std::ve
     for (uint32_t left = part.live; left; left &= left - 1, ++row)
       if (!kept[row]) part.live &= ~(left & -left), --n_row_;
   std::erase_if(blocks_, [&](const Part& part) { return part.live == 0 && (&part != &blocks_.back() || part.n_used == kBlockRows); });
-  constexpr int kMostlyHoles = 2;
-  if (n_block() > 2 && n_row_ * kMostlyHoles < (n_block() - 1) * kBlockRows) pack(shape, allocated);
+  if ((n_block() - 1) * kBlockRows - n_row_ > std::max(n_row_ / 16, 2 * kBlockRows)) pack(shape, allocated);
 }
 
 void Head::pack(const RowShape& shape, const Allocated& allocated) {
@@ -135,7 +134,7 @@ Layer& Memory::layer(int index, int n_head_kv, int d_key, int d_value) {
 }
 
 void Memory::start_batch() {
-  if (n_past_ - base() >= kEpochTokens) epochs_.push_back({n_past_, n_past_});
+  if (!holds_base_ && n_past_ - base() >= kEpochTokens) epochs_.push_back({n_past_, n_past_});
 }
 
 int64_t Memory::base_of(int64_t position) const {

@@ -1,9 +1,8 @@
 // Owned KV memory of one sequence: each layer and KV head keeps its own rows, as many as a policy leaves it.
 //
 // Rows lie in blocks of kBlockRows, in order of position. A row that is dropped leaves a hole in its block; a block
-// without rows is given back, and a head whose blocks are less than half full is packed anew. So at most half of what
-// is allocated is holes, beside the last block of each head. Blocks are shared by reference between forks of a sequence;
-// what is written to is copied first.
+// without rows is given back, and a head with more holes than a sixteenth of its rows, or two blocks, is packed anew. Blocks
+// are shared by reference between forks of a sequence; what is written to is copied first.
 #pragma once
 
 #include <bit>
@@ -140,6 +139,8 @@ class Memory {
   int64_t n_past() const { return n_past_; }
   // Positions that the model is told count from a base, so that its angles stay small; it moves between batches.
   void start_batch();
+  // For models whose positions cannot be moved.
+  void hold_base() { holds_base_ = true; }
   void end_batch(int n_token) { n_past_ += n_token; }
   int64_t base() const { return epochs_.back().base; }
   // The base at the time when this position was computed.
@@ -154,6 +155,7 @@ class Memory {
   Allocated allocated_ = std::make_shared<size_t>(0);
   std::vector<Layer> layers_;  // by index; without heads: not seen yet
   int64_t n_past_ = 0;
+  bool holds_base_ = false;
   std::vector<Epoch> epochs_ = {{0, 0}};
 };
 

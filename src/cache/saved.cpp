@@ -1,6 +1,7 @@
 #include "cache/saved.h"
 
 #include <cstring>
+#include <new>
 
 #include <nlohmann/json.hpp>
 
@@ -81,6 +82,9 @@ void from_bytes(std::span<const uint8_t> bytes, Memory& memory) {
       for (size_t h = 0; h < heads.size(); ++h) read_head(heads[h], memory, layer, static_cast<int>(h));
     }
     memory.restore(from.at("n_past"), std::move(epochs));
+  } catch (const std::bad_alloc&) {
+    memory.clear();
+    throw;
   } catch (const std::exception&) {
     memory.clear();
     throw InputError("these bytes are no saved memory of such a session; save one again with the same --kv-type");

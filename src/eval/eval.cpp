@@ -7,7 +7,6 @@
 #include <optional>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "attention/team.h"
 #include "io/sha256.h"
@@ -21,6 +20,7 @@ namespace sinkscope {
 namespace {
 
 constexpr int kTokensPerPoint = 1024;
+constexpr const char* kRecompute = "recompute";  // a policy of eval alone: it needs the tokens
 
 void check(const EvalOptions& o) {
   const auto at_least = [](const char* option, int value, int least) {
@@ -34,6 +34,8 @@ void check(const EvalOptions& o) {
   for (const int s : o.sinks) at_least("--sinks", s, 0);
   if (o.bos != "auto" && o.bos != "always" && o.bos != "never")
     throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
+  for (const std::string& p : o.policies)
+    if (p != kRecompute) policy::kind(p);
 }
 
 std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos) {
@@ -41,8 +43,8 @@ std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos)
   if (bos) tokens.insert(tokens.begin(), model.info().bos);
   const size_t wanted = o.tokens > 0 ? o.tokens : tokens.size();
   if (tokens.size() < std::max<size_t>(wanted, 2))
-    throw InputError(fmt::format("{} has {} tokens, --tokens {} needs as many; give more text or a smaller --tokens", session::named(o.text),
-                                 tokens.size(), wanted));
+    throw InputError(fmt::format("{} has {} tokens, {} are needed; give more text or another --tokens", session::named(o.text), tokens.size(),
+                                 std::max<size_t>(wanted, 2)));
   tokens.resize(wanted);
   return tokens;
 }
@@ -56,8 +58,6 @@ class Candidate {
     result.budget_rows = budget;
     result.sinks = sinks;
   }
-
-  static constexpr const char* kRecompute = "recompute";
 
   // Logits behind each of the tokens [first, first + n).
   const std::vector<float>& predict(std::span<const int> tokens, int first, int n) {
@@ -74,6 +74,9 @@ class Candidate {
     return logits_;
   }
 
+  int n_thread() const { return session_.n_thread(); }
+  const std::vector<std::string>& notes() const { return session_.notes(); }
+
   EvalResult result;
   std::vector<double> nll;             // of each token but the first
   double kl = 0;
@@ -83,7 +86,7 @@ class Candidate {
   static SessionOptions session_options(const EvalOptions& o, const std::string& policy, int budget, int sinks, const std::vector<int32_t>& protect) {
     const bool recompute = policy == kRecompute;
     return {.n_context = 0, .n_batch = recompute ? budget : o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
-            .attention = Attention::sinkscope, .all_logits = true, .blas = !o.no_blas, .batch_invariant = false,
+            .attention = Attention::sinkscope, .all_logits = !recompute, .blas = !o.no_blas, .batch_invariant = false,
             .memory = MemoryOptions{.policy = recompute ? "full" : policy, .budget = recompute ? 0 : budget, .sinks = sinks,
                                     .positions = o.positions, .protect = protect}};
   }
@@ -94,7 +97,7 @@ class Candidate {
     for (int i = first; i < first + n; ++i) {
       const int begin = std::max(0, i + 1 - result.budget_rows);
       session_.run(tokens.subspan(begin, i + 1 - begin), &last);
-      all.insert(all.end(), last.end() - static_cast<ptrdiff_t>(last.size() / (i + 1 - begin)), last.end());
+      all.insert(all.end(), last.begin(), last.end());
     }
     logits_ = std::move(all);
   }
@@ -167,6 +170,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   check(o);
   std::optional<AtomicFile> json;
   if (!o.json.empty()) json.emplace(o.json);
+  const std::vector<int32_t> protect = policy::protected_positions(o.protect);
   const Model model(o.model);
   Eval e;
   e.model = model.info();
@@ -177,14 +181,15 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
   std::vector<std::unique_ptr<Candidate>> candidates;
-  const std::vector<int32_t> protect = policy::protected_positions(o.protect);
   candidates.push_back(std::make_unique<Candidate>(model, o, "full", 0, 0, protect));
   for (const std::string& policy : o.policies) {
     if (policy == "full") continue;
     for (const int budget : o.budgets)
-      for (const int sinks : policy != Candidate::kRecompute && policy::kind(policy).has_sinks ? o.sinks : std::vector<int>{0})
+      for (const int sinks : policy != kRecompute && policy::kind(policy).has_sinks ? o.sinks : std::vector<int>{0})
         candidates.push_back(std::make_unique<Candidate>(model, o, policy, budget, sinks, protect));
   }
+
+  e.notes.insert(e.notes.end(), candidates[0]->notes().begin(), candidates[0]->notes().end());
 
   const int n_vocab = e.model.n_vocab;
   std::vector<Row> rows(o.chunk);
@@ -193,7 +198,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
     const int n = std::min(o.chunk, e.n_token - first), n_predicted = std::min(n, e.n_token - 1 - first);
     std::vector<const std::vector<float>*> logits;
     for (const auto& c : candidates) logits.push_back(&c->predict(tokens, first, n));
-    attention::run_tasks(n_predicted, o.threads > 0 ? o.threads : 2,
+    attention::run_tasks(n_predicted, candidates[0]->n_thread(),
                          [&](int i, int) { compare(logits, i, n_vocab, tokens[first + i + 1], rows[i]); });
     for (int i = 0; i < n_predicted; ++i)
       for (size_t c = 0; c < candidates.size(); ++c) {
@@ -201,7 +206,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
         candidates[c]->kl += rows[i].kl[c];
         candidates[c]->n_same_top += rows[i].same_top[c];
       }
-    if (progress) progress(fmt::format("perplexity {}", candidates.back()->result.policy), first + n, e.n_token);
+    if (progress) progress("policies", first + n, e.n_token);
   }
   for (const auto& c : candidates) {
     finish(*c);

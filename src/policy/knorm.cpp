@@ -10,6 +10,7 @@ class KNorm : public Policy {
   Kept keep(const Crowded& c) const override {
     const int d = c.layer.shape.d_key;
     return each_head(c, [&](const cache::Head& head) {
+      if (head.n_row() + c.n_new <= options_.budget) return std::vector<bool>(head.n_row(), true);
       const std::vector<float> keys = keys_of(c.layer, head);
       std::vector<float> scores(head.n_row());
       for (size_t i = 0; i < keys.size(); ++i) scores[i / d] -= keys[i] * keys[i];

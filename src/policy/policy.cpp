@@ -13,10 +13,16 @@ namespace sinkscope::policy {
 namespace {
 
 constexpr Kind kKinds[] = {
-    {"full", full, false, false, "cache"},     {"window", window, true, false, "cache"},    {"streaming", streaming, true, true, "cache"},
-    {"h2o", h2o, true, false, "gaps"},         {"tova", tova, true, false, "gaps"},         {"snapkv", snapkv, true, false, "gaps"},
-    {"pyramidkv", pyramidkv, true, false, "gaps"}, {"adakv", adakv, true, false, "gaps"},   {"knorm", knorm, true, false, "gaps"},
-    {"keydiff", keydiff, true, false, "gaps"},
+    {.name = "full", .make = full, .needs_budget = false, .has_sinks = false, .keeps_window = false, .positions = "cache"},
+    {.name = "window", .make = window, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "cache"},
+    {.name = "streaming", .make = streaming, .needs_budget = true, .has_sinks = true, .keeps_window = false, .positions = "cache"},
+    {.name = "h2o", .make = h2o, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
+    {.name = "tova", .make = tova, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
+    {.name = "snapkv", .make = snapkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .positions = "gaps"},
+    {.name = "pyramidkv", .make = pyramidkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .positions = "gaps"},
+    {.name = "adakv", .make = adakv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .positions = "gaps"},
+    {.name = "knorm", .make = knorm, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
+    {.name = "keydiff", .make = keydiff, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
 };
 
 }  // namespace
@@ -35,6 +41,17 @@ const Kind& kind(const std::string& name) {
 std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
   const Kind& k = kind(name);
   if (k.needs_budget && options.budget <= 0) throw UsageError(fmt::format("policy '{}' needs a number of rows to keep; give --budget ROWS", name));
+  if (options.sinks < 0) throw UsageError(fmt::format("{} sinks are no number of rows; use 0 or more", options.sinks));
+  // Something must stay beside what comes and what may not go.
+  const auto fits = [&](int n, const char* what) {
+    if (k.needs_budget && n + options.n_batch >= options.budget)
+      throw UsageError(fmt::format("a budget of {} rows has no room for {} {} beside a batch of {} tokens; give a larger --budget or a smaller --chunk",
+                                   options.budget, n, what, options.n_batch));
+  };
+  fits(0, "old rows");
+  if (k.has_sinks) fits(options.sinks, "sinks");
+  fits(static_cast<int>(options.protect.size()), "protected rows");
+  if (k.keeps_window) fits(options.window, "last rows");
   return k.make(options);
 }
 

@@ -14,6 +14,7 @@ namespace sinkscope::policy {
 
 struct Options {
   int budget = 0;                   // rows of each KV head, those to come included; 0: as many as there are
+  int n_batch = 1;                  // tokens that come at once, at most
   int sinks = 4;                    // streaming: first rows that stay
   std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
   int window = 32;                  // snapkv and its kin: last rows that stay, and queries whose attention counts
@@ -40,7 +41,7 @@ class Policy {
 struct Kind {
   const char* name;
   std::unique_ptr<Policy> (*make)(const Options&);
-  bool needs_budget, has_sinks;
+  bool needs_budget, has_sinks, keeps_window;
   const char* positions;            // where its rows stand unless somebody says otherwise: cache or gaps
 };
 std::span<const Kind> kinds();

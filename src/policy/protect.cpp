@@ -23,7 +23,7 @@ std::vector<int32_t> sinks_of(const std::string& path) {
   try {
     const auto map = nlohmann::json::parse(file);
     if (map.at("schema") != "sinkscope.sinkmap/1") throw InputError("");
-    for (const auto& sink : map.at("sinks")) positions.push_back(sink.at("position"));
+    for (const auto& sink : map.at("positions")) positions.push_back(sink.at("position"));
   } catch (const std::exception&) {
     throw InputError(fmt::format("'{}' is no sink map (schema sinkscope.sinkmap/1); make one by sinkscope profile --sinkmap", path));
   }

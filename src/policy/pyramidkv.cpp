@@ -1,4 +1,9 @@
+#include <algorithm>
+
+#include <fmt/format.h>
+
 #include "policy/snapkv.h"
+#include "sinkscope/error.h"
 
 namespace sinkscope::policy {
 namespace {
@@ -19,6 +24,12 @@ class PyramidKv : public SnapKv {
 
 }  // namespace
 
-std::unique_ptr<Policy> pyramidkv(const Options& options) { return std::make_unique<PyramidKv>(options); }
+std::unique_ptr<Policy> pyramidkv(const Options& options) {
+  const int least = options.window + static_cast<int>((options.budget - options.window) / kBeta);
+  if (options.n_batch >= least)
+    throw UsageError(fmt::format("a budget of {} rows leaves the last layer {}, no room for a batch of {} tokens; give a larger --budget or a smaller --chunk",
+                                 options.budget, least, options.n_batch));
+  return std::make_unique<PyramidKv>(options);
+}
 
 }  // namespace sinkscope::policy

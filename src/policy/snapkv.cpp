@@ -1,17 +1,8 @@
 #include "policy/snapkv.h"
 
-#include <fmt/format.h>
-
-#include "sinkscope/error.h"
-
 namespace sinkscope::policy {
 
 constexpr int kNeighbours = 2;  // on either side: a kernel of 5
-
-SnapKv::SnapKv(const Options& options) : options_(options) {
-  if (options.window >= options.budget)
-    throw UsageError(fmt::format("the last {} rows leave no room in a budget of {} rows; give a larger --budget", options.window, options.budget));
-}
 
 std::vector<float> SnapKv::scores(const cache::Head& head) const {
   std::vector<float> scores = smoothed(observed(head), kNeighbours);

@@ -9,7 +9,7 @@ namespace sinkscope::policy {
 // `window` rows win over all.
 class SnapKv : public Policy {
  public:
-  explicit SnapKv(const Options& options);
+  explicit SnapKv(const Options& options) : options_(options) {}
   cache::Observe observe() const override { return {.n_last = options_.window, .all = false}; }
   Kept keep(const Crowded& c) const override;
 

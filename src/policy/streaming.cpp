@@ -1,7 +1,6 @@
-#include <fmt/format.h>
+#include <limits>
 
 #include "policy/policy.h"
-#include "sinkscope/error.h"
 
 namespace sinkscope::policy {
 namespace {
@@ -15,7 +14,7 @@ class Streaming : public Policy {
     return each_head(c, [&](const cache::Head& head) {
       if (options_.protect.empty()) return first_and_last(head.n_row(), options_.sinks, most);
       std::vector<float> age(head.n_row());
-      for (int i = 0; i < head.n_row(); ++i) age[i] = static_cast<float>(i);
+      for (int i = 0; i < head.n_row(); ++i) age[i] = i < options_.sinks ? std::numeric_limits<float>::infinity() : static_cast<float>(i);
       prefer(age, head, options_, 0);
       return best(age, most);
     });
@@ -27,10 +26,6 @@ class Streaming : public Policy {
 
 }  // namespace
 
-std::unique_ptr<Policy> streaming(const Options& options) {
-  if (options.sinks >= options.budget)
-    throw UsageError(fmt::format("{} sinks leave no room in a budget of {} rows; give a larger --budget or fewer --sinks", options.sinks, options.budget));
-  return std::make_unique<Streaming>(options);
-}
+std::unique_ptr<Policy> streaming(const Options& options) { return std::make_unique<Streaming>(options); }
 
 }  // namespace sinkscope::policy

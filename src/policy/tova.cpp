@@ -1,4 +1,5 @@
 #include "policy/policy.h"
+#include "sinkscope/error.h"
 
 namespace sinkscope::policy {
 namespace {
@@ -9,9 +10,10 @@ class Tova : public Policy {
   explicit Tova(const Options& options) : options_(options) {}
   cache::Observe observe() const override { return {.n_last = 1, .all = false}; }
   Kept keep(const Crowded& c) const override {
-    const cache::Head& any = c.layer.heads[0];  // all heads of a layer have the same rows
+    const cache::Head& any = c.layer.heads[0];
     std::vector<float> mean(any.n_row());
     for (const cache::Head& head : c.layer.heads) {
+      if (head.n_row() != any.n_row()) throw InputError("policy 'tova' needs a memory whose heads have the same rows; start a new one");
       const std::vector<float> scores = observed(head);
       for (size_t i = 0; i < mean.size(); ++i) mean[i] += scores[i];
     }

@@ -114,7 +114,7 @@ const ModelInfo& Model::info() const { return impl_->info; }
 
 std::vector<int> Model::tokenize(std::string_view text, bool marks) const {
   if (llama_vocab_type(impl_->vocab) == LLAMA_VOCAB_TYPE_NONE)
-    throw InputError(fmt::format("'{}' carries no tokenizer; give token ids with --tokens", impl_->info.file));
+    throw InputError(fmt::format("'{}' carries no tokenizer; give a model that has one, or prompts as token ids (sinkscope profile --tokens)", impl_->info.file));
   const auto tokenize_into = [&](std::vector<int>& tokens) {
     return llama_tokenize(impl_->vocab, text.data(), static_cast<int>(text.size()), tokens.data(),
                           static_cast<int>(tokens.size()), /*add_special=*/false, marks);

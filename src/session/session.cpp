@@ -106,6 +106,7 @@ struct Session::Impl {
     create();
     // Encoders and diffusion models remember nothing: all tokens must go through the graph at once.
     if (!llama_get_memory(context.get())) {
+      if (options.memory) throw InputError(fmt::format("'{}' has no memory, its tokens see each other both ways; use it without a policy", info.file));
       params.n_batch = params.n_ubatch = options.n_batch = options.n_context;
       params.n_outputs_max = 0;
       create();
@@ -119,10 +120,7 @@ struct Session::Impl {
       throw InputError(fmt::format("'{}' remembers by more than attention, which owned memory cannot hold; use it without a policy", file));
     if (llama_model_has_encoder(model->llama.get()))
       throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
-    policy = policy::make(o.policy, {.budget = o.budget, .sinks = o.sinks, .protect = o.protect});
-    if (o.budget > 0 && o.budget <= options.n_batch)
-      throw UsageError(fmt::format("a budget of {} rows has no room beside a batch of {} tokens; give a larger --budget or a smaller --chunk",
-                                   o.budget, options.n_batch));
+    policy = policy::make(o.policy, {.budget = o.budget, .n_batch = options.n_batch, .sinks = o.sinks, .protect = o.protect});
     constexpr std::pair<const char*, cache::Precision> kPrecisions[] = {{"f16", cache::Precision::f16}, {"f32", cache::Precision::f32}};
     const auto* precision = std::ranges::find(kPrecisions, options.kv_type, [](const auto& p) { return std::string(p.first); });
     if (precision == std::end(kPrecisions)) throw UsageError(fmt::format("owned memory keeps no '{}'; use f16 or f32", options.kv_type));
@@ -134,9 +132,13 @@ struct Session::Impl {
     if (policy->observe().any()) observer.emplace(*attachment->kernels, policy->observe());
     attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, precision->second), positions->second,
                                                             windows(*model), std::move(observer));
+    if (has_learned_positions(*model)) owned()->memory().hold_base();
   }
 
   void check(std::span<const int> tokens) const {
+    if (owned() && has_learned_positions(*model) && owned()->memory().n_past() + static_cast<int64_t>(tokens.size()) > model->info.n_context_train)
+      throw InputError(fmt::format("'{}' has learned {} positions and no more, {} tokens need as many; give fewer tokens", model->info.file,
+                                   model->info.n_context_train, owned()->memory().n_past() + static_cast<int64_t>(tokens.size())));
     if (tokens.empty()) throw InputError("there are no tokens to run; give a longer text");
     if (!options.memory && n_past + static_cast<int64_t>(tokens.size()) > options.n_context)
       throw InputError(fmt::format("a prompt has {} tokens, the session was made for {}; make it with a larger n_context",
@@ -152,6 +154,7 @@ struct Session::Impl {
     cache::Memory& memory = owned()->memory();
     for (size_t i = 0; i < memory.layers().size(); ++i) {
       cache::Layer& layer = memory.layers()[i];
+      if (layer.heads.empty()) continue;  // no attention there
       const policy::Crowded crowded{.layer = layer, .index = static_cast<int>(i), .n_layer = static_cast<int>(memory.layers().size()), .n_new = n_new};
       const int window = owned()->window(crowded.index);
       const policy::Kept kept = window > 0 ? policy::each_head(crowded, [&](const cache::Head& head) { return policy::first_and_last(head.n_row(), 0, window - 1); })
@@ -197,7 +200,7 @@ struct Session::Impl {
     if (llama_model_has_encoder(model->llama.get()) || !has_memory) status = llama_encode(c, batch);
     if (status == 0 && has_memory) status = llama_decode(c, batch);
     if (status == 0) return;
-    if (attachment && !attachment->failure.empty()) throw InternalError(attachment->failure);
+    if (attachment && attachment->failure) std::rethrow_exception(attachment->failure);
     if (status == kOutOfMemory) throw std::bad_alloc();
     throw InputError(fmt::format("llama.cpp failed on a batch of {} tokens (status {}: {}); try a smaller --batch or another "
                                  "--kv-type", tokens.size(), status, session::first_llama_error()));
@@ -216,8 +219,6 @@ Session::Session(const Model& model, const SessionOptions& options) : impl_(std:
   }
   if (options.memory) impl_->use_owned_memory(*options.memory);
   impl_->make_context();
-  if (options.memory && !has_memory())
-    throw InputError(fmt::format("'{}' has no memory, its tokens see each other both ways; use it without a policy", model.info().file));
   if (options.blas && !session::blas_failure().empty()) impl_->notes.push_back(session::blas_failure());
 }
 
@@ -245,7 +246,7 @@ void Session::append(std::span<const int> tokens, std::vector<float>* logits, co
 
 void Session::Impl::advance(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress) {
   check(tokens);
-  if (attachment) attachment->failure.clear();
+  if (attachment) attachment->failure = nullptr;
   llama_context* c = context.get();
   if (logits) logits->clear();
   const size_t n_vocab = model->info.n_vocab;

@@ -23,10 +23,12 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-std::string read_text(const std::string& path) {
+std::string as_utf8(const std::string& text) {
   using nlohmann::json;
-  return json::parse(json(read_file(path)).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
+  return json::parse(json(text).dump(-1, ' ', false, json::error_handler_t::replace)).get<std::string>();
 }
+
+std::string read_text(const std::string& path) { return as_utf8(read_file(path)); }
 
 std::string named(const std::string& path) { return path == "-" ? "standard input" : "'" + path + "'"; }
 

@@ -10,8 +10,9 @@ namespace sinkscope::session {
 // The bytes of a file, or of standard input for "-". Throws InputError.
 std::string read_file(const std::string& path);
 
-// The same as UTF-8: tokenizers refuse anything else. Bytes that are none become U+FFFD.
-std::string read_text(const std::string& path);
+// Bytes that are no UTF-8 become U+FFFD: tokenizers refuse them.
+std::string as_utf8(const std::string& text);
+std::string read_text(const std::string& path);  // of a file, as UTF-8
 
 // 'path', or standard input.
 std::string named(const std::string& path);

@@ -18,4 +18,8 @@ std::vector<int> windows(const Model::Impl& model) {
   return windows;
 }
 
+bool has_learned_positions(const Model::Impl& model) {
+  return llama_model_rope_type(model.llama.get()) == LLAMA_ROPE_TYPE_NONE && !model.llama->hparams.use_alibi;
+}
+
 }  // namespace sinkscope

@@ -11,4 +11,7 @@ namespace sinkscope {
 // into chunks (Llama 4).
 std::vector<int> windows(const Model::Impl& model);
 
+// Positions are rows of a table that was learned (GPT-2): there are so many and no more, and they cannot be moved.
+bool has_learned_positions(const Model::Impl& model);
+
 }  // namespace sinkscope

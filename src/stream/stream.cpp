@@ -6,9 +6,11 @@
 #include <fmt/format.h>
 
 #include "io/sha256.h"
+#include "policy/policy.h"
 #include "policy/protect.h"
 #include "session/sampler.h"
 #include "session/text.h"
+#include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "stream/stream_file.h"
 
@@ -29,6 +31,8 @@ void check(const StreamOptions& o) {
   if (o.chunk < 1) throw UsageError(fmt::format("--chunk {} is too small; use 1 or more", o.chunk));
   if (o.bos != "auto" && o.bos != "always" && o.bos != "never") throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
   if (o.chat && !o.text.empty()) throw UsageError("both --chat and a text are given; give one of them");
+  policy::kind(o.policy);
+  policy::protected_positions(o.protect);
 }
 
 // The bytes at the end that begin a UTF-8 character and do not end it.
@@ -55,30 +59,41 @@ class Stream {
       if (model_.is_end(t)) ends_.push_back(t);
   }
 
-  StreamState run() {
+  // `save`: where the stream goes in the end, or null.
+  StreamState run(AtomicFile* save) {
+    save_ = save;
     const bool bos = session::wants_bos(o_.bos, model_.info());
     if (!o_.save.empty() || !o_.load.empty()) sha256_ = io::sha256_of_file(model_.info().file);
-    std::vector<int> start;
-    if (!o_.load.empty()) start = take_up();
-    else if (bos) start.push_back(model_.info().bos);
+    for (const std::string& sentence : session_.notes()) note(sentence);
+    if (!o_.load.empty()) take_up();
+    else if (bos) pending_ = model_.info().bos;
     if (!bos && o_.load.empty() && (o_.policy == "window" || (o_.policy == "streaming" && o_.sinks == 0 && o_.protect == "none")))
       note("the stream will lose its attention sink: there is no BOS, and no first row is kept; give --sinks 4");
-    if (o_.chat) chat(std::move(start));
-    else go_on(std::move(start));
-    if (!o_.save.empty()) stream_run::write(o_.save, {sha256_, pending_, messages_, session_.save()});
+    if (o_.chat) chat();
+    else go_on();
+    if (save_) stream_run::write(*save_, {sha256_, o_.policy, o_.positions, pending_, messages_, session_.save()});
     return state();
   }
 
  private:
-  std::vector<int> take_up() {
-    SavedStream saved = stream_run::read(o_.load, sha256_);
+  void take_up() {
+    SavedStream saved = stream_run::read(o_.load);
+    const auto same = [&](const char* what, const std::string& then, const std::string& now, const std::string& give) {
+      if (then != now) throw InputError(fmt::format("'{}' was saved with another {}; give {}, or another file", o_.load, what, give));
+    };
+    same("model", saved.model_sha256, sha256_, "that model");
+    same("policy", saved.policy, o_.policy, "--policy " + saved.policy);
+    same("mode of positions", saved.positions, o_.positions, "--positions " + saved.positions);
     session_.load(saved.memory);
     messages_ = std::move(saved.messages);
-    if (saved.pending < 0) return {};
-    return {saved.pending};
+    pending_ = saved.pending;
   }
 
-  void go_on(std::vector<int> tokens) {
+  // The token that was shown and not run yet.
+  std::vector<int> pending() const { return pending_ < 0 ? std::vector<int>() : std::vector<int>{pending_}; }
+
+  void go_on() {
+    std::vector<int> tokens = pending();
     if (!o_.text.empty()) {
       const std::vector<int> text = model_.tokenize(session::read_text(o_.text));
       tokens.insert(tokens.end(), text.begin(), text.end());
@@ -88,19 +103,26 @@ class Stream {
   }
 
   // Turn by turn. What the template makes of all messages grows: the new part is run.
-  void chat(std::vector<int> tokens) {
+  void chat() {
     while (!stopped_) {
       const std::optional<std::string> message = events_.message ? events_.message() : std::nullopt;
       if (!message) return;
-      const size_t known = messages_.empty() ? 0 : model_.chat_text(messages_, false).size();
-      messages_.push_back({"user", *message});
+      const size_t known = known_text();
+      messages_.push_back({"user", session::as_utf8(*message)});
+      std::vector<int> tokens = pending();
       const std::string text = model_.chat_text(messages_, true);
       const std::vector<int> turn = model_.tokenize(std::string_view(text).substr(std::min(known, text.size())), /*marks=*/true);
       tokens.insert(tokens.end(), turn.begin(), turn.end());
       messages_.push_back({"assistant", generate(tokens, /*until_end=*/true)});
-      tokens.clear();
-      if (pending_ >= 0) tokens.push_back(pending_);
     }
+  }
+
+  // How much of the chat's text the model has seen, the pending token included. An answer that was cut has no end yet.
+  size_t known_text() const {
+    if (messages_.empty()) return 0;
+    if (model_.is_end(pending_)) return model_.chat_text(messages_, false).size();
+    const std::span<const ChatMessage> before(messages_.data(), messages_.size() - 1);
+    return model_.chat_text(before, true).size() + messages_.back().content.size();
   }
 
   // Runs the tokens, then what is sampled, one by one. The last one is shown but not run: it is pending.
@@ -143,6 +165,7 @@ class Stream {
   session::Sampler sampler_;
   std::vector<int> ends_;  // tokens that end a text: never in a stream that has no end
   std::string sha256_;
+  AtomicFile* save_ = nullptr;
   std::vector<float> logits_;
   std::vector<ChatMessage> messages_;
   int pending_ = -1;
@@ -155,7 +178,9 @@ class Stream {
 
 StreamState stream(const StreamOptions& options, const StreamEvents& events) {
   check(options);
-  return Stream(options, events).run();
+  std::optional<AtomicFile> save;
+  if (!options.save.empty()) save.emplace(options.save);
+  return Stream(options, events).run(save ? &*save : nullptr);
 }
 
 }  // namespace sinkscope

@@ -5,7 +5,6 @@
 
 #include "io/sha256.h"
 #include "session/text.h"
-#include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::stream_run {
@@ -16,19 +15,19 @@ constexpr size_t kDigits = 64;
 
 }  // namespace
 
-void write(const std::string& path, const SavedStream& s) {
+void write(AtomicFile& file, const SavedStream& s) {
   nlohmann::json messages = nlohmann::json::array();
   for (const ChatMessage& m : s.messages) messages.push_back({m.role, m.content});
-  const std::vector<uint8_t> bytes = nlohmann::json::to_cbor({{"model_sha256", s.model_sha256}, {"pending", s.pending}, {"messages", messages},
+  const std::vector<uint8_t> bytes = nlohmann::json::to_cbor({{"model_sha256", s.model_sha256}, {"policy", s.policy},
+                                                              {"positions", s.positions}, {"pending", s.pending}, {"messages", messages},
                                                               {"memory", nlohmann::json::binary(s.memory)}});
   const std::string_view body(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  AtomicFile file(path);
   file.write(fmt::format("{}{}\n", kHead, io::sha256(body)));
   file.write(body);
   file.commit();
 }
 
-SavedStream read(const std::string& path, const std::string& model_sha256) {
+SavedStream read(const std::string& path) {
   const std::string text = session::read_file(path);
   const size_t head = kHead.size() + kDigits + 1;
   if (!text.starts_with(kHead) || text.size() < head) throw InputError(fmt::format("'{}' is no saved stream; give a file of --save", path));
@@ -36,8 +35,8 @@ SavedStream read(const std::string& path, const std::string& model_sha256) {
   if (text.substr(kHead.size(), kDigits) != io::sha256(body))
     throw InputError(fmt::format("'{}' is damaged: its bytes are not those that were saved; give another file", path));
   const auto json = nlohmann::json::from_cbor(body.begin(), body.end());
-  SavedStream s{.model_sha256 = json.at("model_sha256"), .pending = json.at("pending"), .messages = {}, .memory = {}};
-  if (s.model_sha256 != model_sha256) throw InputError(fmt::format("'{}' was saved with another model; give that model, or another file", path));
+  SavedStream s{.model_sha256 = json.at("model_sha256"), .policy = json.at("policy"), .positions = json.at("positions"), .pending = json.at("pending"),
+                .messages = {}, .memory = {}};
   for (const auto& m : json.at("messages")) s.messages.push_back({m.at(0), m.at(1)});
   s.memory = json.at("memory").get_binary();
   return s;
