@@ -30,7 +30,7 @@ void add_options(CLI::App& command, std::span<const Option<Options>> table, Opti
             CLI::Option* added = command.add_option(option.flag, target, option.text)->type_name(option.value);
             if constexpr (std::is_same_v<Target, std::vector<std::string>> || std::is_same_v<Target, std::vector<int>>) {
               added->expected(1)->allow_extra_args(false)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-              if (std::string_view(option.value).find(',') != std::string_view::npos) added->delimiter(',');
+              if (std::string_view(option.value).find(',') != std::string_view::npos) added->delimiter(',')->capture_default_str();
             } else {
               added->capture_default_str();
             }
