@@ -2,10 +2,13 @@
 #include "backend/rope.h"
 
 #include <cmath>
+#include <numeric>
+#include <optional>
 
 #include <gtest/gtest.h>
 
 #include "backend/graph_for_tests.h"
+#include "cache/memory.h"
 
 namespace sinkscope::backend {
 namespace {
@@ -76,6 +79,49 @@ INSTANTIATE_TEST_SUITE_P(Variants, RopeTest,
                                          Variant{"factors", 64, 64, GGML_ROPE_TYPE_NORMAL, 5e5f, 1, 0, 1, true},
                                          Variant{"sections", 64, 64, GGML_ROPE_TYPE_MROPE}),
                          [](const auto& p) { return std::string(p.param.name); });
+
+// A sink's key was rotated at position 0, long ago. What a query makes of it must be what it would be if the sink stood
+// directly before the window and all were computed anew.
+TEST(Rope, ASinkIsMetAsAnewAfterFourMillionPositions) {
+  constexpr int kDim = 128, kRow = 1024;
+  std::optional<Rope> turn;
+  const auto rotated = [&](int seed, int position) {
+    Graph g;
+    std::mt19937 random(seed);
+    ggml_tensor* x = ggml_new_tensor_3d(g.context, GGML_TYPE_F32, kDim, 1, 1);
+    ggml_tensor* positions = ggml_new_tensor_1d(g.context, GGML_TYPE_I32, 1);
+    ggml_tensor* rope = ggml_rope_ext(g.context, x, positions, nullptr, kDim, GGML_ROPE_TYPE_NEOX, 4096, 1e6f, 1, 0, 1, 32, 1);
+    ggml_build_forward_expand(g.graph, rope);
+    g.allocate();
+    fill(x, random);
+    static_cast<int32_t*>(positions->data)[0] = position;
+    const std::vector<float> out = computed(g, rope);
+    if (!turn) turn = read_rope(rope);
+    return out;
+  };
+  const auto logit = [](const std::vector<float>& q, const std::vector<float>& k) { return std::inner_product(q.begin(), q.end(), k.begin(), 0.0); };
+  cache::Memory memory(attention::kernels("auto"));
+  while (memory.n_past() < 4'000'000) {
+    memory.start_batch();
+    memory.end_batch(500);
+  }
+  memory.start_batch();
+  const std::vector<float> sink = rotated(1, 0);
+  for (const int seed : {2, 3, 4}) {
+    const auto told = static_cast<int>(memory.n_past() - memory.base());
+    std::vector<float> query = rotated(seed, told);
+    const double angle_positions = 0 - (told - kRow);  // rotated at 0, stands kRow before the query
+    for (size_t i = 0; i < turn->first.size(); ++i) {
+      const double angle = turn->angle[i] * angle_positions;
+      float &a = query[turn->first[i]], &b = query[turn->second[i]];
+      const double turned_a = a * std::cos(angle) - b * std::sin(angle), turned_b = a * std::sin(angle) + b * std::cos(angle);
+      a = static_cast<float>(turned_a);
+      b = static_cast<float>(turned_b);
+    }
+    const double anew = logit(rotated(seed, kRow), sink);
+    EXPECT_NEAR(logit(query, sink) / anew, 1, 1e-3);
+  }
+}
 
 TEST(Rope, WhatLiesBetweenIsTold) {
   Graph g;
