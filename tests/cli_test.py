@@ -1251,6 +1251,18 @@ class Eval(Test):
             self.assertLess(r["kv_bytes"], full["kv_bytes"])
             self.assertIn(r["policy"], ended.out.decode())
 
+    def test_a_budget_in_bytes_holds(self):
+        self.works("eval", MODEL, "text", "--policy", "window,h2o,adakv", "--kv-budget", "3MiB,5120KiB", "--tokens", "300", "--chunk", "8", "--json", "out.json")
+        results = self.load("out.json")["results"]
+        self.assertEqual(len(results), 7)
+        for r, bytes in zip(results[1:], [3 << 20, 5 << 20] * 3):
+            self.assertLessEqual(r["kv_bytes"], bytes)
+            self.assertGreater(r["kv_bytes"], bytes * .5)
+            self.assertGreater(r["budget_rows"], 20)
+        for amount, says in [("8", "8 bytes"), ("1MB", "1MB"), ("-3MiB", "-3MiB"), ("MiB", "MiB")]:
+            with self.subTest(amount):
+                self.refused(WRONG_USE, "eval", MODEL, "text", "--tokens", "200", "--kv-budget", amount, says=(says,))
+
     def test_recomputing_a_window_that_holds_all_is_full(self):
         self.works("eval", MODEL, "text", "--policy", "recompute", "--budget", "24", "--tokens", "24", "--chunk", "1", "--json", "out.json")
         full, again = self.load("out.json")["results"]

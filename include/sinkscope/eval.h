@@ -17,6 +17,7 @@ struct EvalOptions {
   std::string text;                   // file; "-" is standard input
   std::vector<std::string> policies = {"streaming"};
   std::vector<int> budgets = {512};   // rows of each KV head, sinks included; each policy with each of them
+  std::vector<std::string> kv_budgets;  // in bytes, as in 8MiB: in place of budgets
   std::vector<int> sinks = {4};       // of streaming: first rows that are never dropped; each with each
   std::string protect = "none";       // rows that no policy but window drops: first:N, sinkmap:FILE, none
   std::string positions = "auto";     // cache, gaps, or the policy's own

@@ -74,6 +74,7 @@ enum class Attention {
 struct MemoryOptions {
   std::string policy = "full";      // a name of docs/streaming.md
   int budget = 0;                   // rows of each KV head, sinks and the batch included; 0: no bound
+  int64_t budget_bytes = 0;         // in place of budget: all that is allocated for the memory
   int sinks = 4;                    // of policy streaming: first rows that it never drops
   std::string positions = "auto";   // cache: kept rows stand side by side (StreamingLLM); gaps: where they were; auto: the policy's own
   std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
@@ -128,6 +129,8 @@ class Session {
   // What SessionOptions::memory holds now: bytes allocated, and rows by KV head, mean over all of them.
   size_t memory_bytes() const;
   double memory_rows() const;
+  // Rows that each KV head may have, 0: as many as there are. From budget_bytes it follows after the first batch.
+  int memory_budget() const;
   int n_thread() const;
   const char* isa() const;
   // Attention operations that the device has computed so far.

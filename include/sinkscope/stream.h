@@ -18,6 +18,7 @@ struct StreamOptions {
   bool chat = false;                  // messages and answers by the model's chat template
   std::string policy = "streaming";
   int budget = 1024;                  // rows of each KV head
+  std::string kv_budget;              // in bytes, as in 8MiB: in place of budget
   int sinks = 4;                      // of policy streaming: first rows that are never dropped
   std::string protect = "none";       // rows that no policy but window drops: first:N, sinkmap:FILE, none
   std::string positions = "auto";     // cache, gaps, or the policy's own

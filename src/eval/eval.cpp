@@ -10,6 +10,7 @@
 
 #include "attention/team.h"
 #include "io/sha256.h"
+#include "policy/budget.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
 #include "session/text.h"
@@ -36,6 +37,7 @@ void check(const EvalOptions& o) {
     throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
   for (const std::string& p : o.policies)
     if (p != kRecompute) policy::kind(p);
+    else if (!o.kv_budgets.empty()) throw UsageError("policy 'recompute' keeps no rows that bytes could be counted of; give --budget");
 }
 
 std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos) {
@@ -52,11 +54,10 @@ std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos)
 // What a policy predicts, chunk by chunk.
 class Candidate {
  public:
-  Candidate(const Model& model, const EvalOptions& o, const std::string& policy, int budget, int sinks, const std::vector<int32_t>& protect)
-      : session_(model, session_options(o, policy, budget, sinks, protect)), recompute_(policy == kRecompute) {
-    result.policy = policy;
-    result.budget_rows = budget;
-    result.sinks = sinks;
+  Candidate(const Model& model, const EvalOptions& o, const MemoryOptions& memory) : session_(model, session_options(o, memory)), recompute_(memory.policy == kRecompute) {
+    result.policy = memory.policy;
+    result.budget_rows = memory.budget;
+    result.sinks = memory.sinks;
   }
 
   // Logits behind each of the tokens [first, first + n).
@@ -70,6 +71,7 @@ class Candidate {
     n_token_ += n;
     result.kv_bytes = std::max(result.kv_bytes, static_cast<int64_t>(session_.memory_bytes()));
     result.tokens_per_second = n_token_ / seconds_;
+    if (!recompute_) result.budget_rows = session_.memory_budget();
     result.mean_rows = rows_ / n_token_;
     return logits_;
   }
@@ -83,12 +85,13 @@ class Candidate {
   int64_t n_same_top = 0;
 
  private:
-  static SessionOptions session_options(const EvalOptions& o, const std::string& policy, int budget, int sinks, const std::vector<int32_t>& protect) {
-    const bool recompute = policy == kRecompute;
-    return {.n_context = 0, .n_batch = recompute ? budget : o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
+  static SessionOptions session_options(const EvalOptions& o, MemoryOptions memory) {
+    const bool recompute = memory.policy == kRecompute;
+    const int n_batch = recompute ? memory.budget : o.chunk;
+    if (recompute) memory.policy = "full", memory.budget = 0;
+    return {.n_context = 0, .n_batch = n_batch, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
             .attention = Attention::sinkscope, .all_logits = !recompute, .blas = !o.no_blas, .batch_invariant = false,
-            .memory = MemoryOptions{.policy = recompute ? "full" : policy, .budget = recompute ? 0 : budget, .sinks = sinks,
-                                    .positions = o.positions, .protect = protect}};
+            .memory = std::move(memory)};
   }
 
   // The baseline that streaming is to replace: the last tokens, anew for every token.
@@ -171,6 +174,8 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   std::optional<AtomicFile> json;
   if (!o.json.empty()) json.emplace(o.json);
   const std::vector<int32_t> protect = policy::protected_positions(o.protect);
+  std::vector<int64_t> budgets_in_bytes;
+  for (const std::string& amount : o.kv_budgets) budgets_in_bytes.push_back(policy::bytes_of(amount));
   const Model model(o.model);
   Eval e;
   e.model = model.info();
@@ -181,14 +186,16 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
   std::vector<std::unique_ptr<Candidate>> candidates;
-  candidates.push_back(std::make_unique<Candidate>(model, o, "full", 0, 0, protect));
+  const auto add = [&](const MemoryOptions& memory) { candidates.push_back(std::make_unique<Candidate>(model, o, memory)); };
+  add({.policy = "full", .budget = 0, .sinks = 0, .positions = o.positions});
   for (const std::string& policy : o.policies) {
     if (policy == "full") continue;
-    for (const int budget : o.budgets)
-      for (const int sinks : policy != kRecompute && policy::kind(policy).has_sinks ? o.sinks : std::vector<int>{0})
-        candidates.push_back(std::make_unique<Candidate>(model, o, policy, budget, sinks, protect));
+    const bool has_sinks = policy != kRecompute && policy::kind(policy).has_sinks;
+    for (const int sinks : has_sinks ? o.sinks : std::vector<int>{0}) {
+      for (const int64_t bytes : budgets_in_bytes) add({.policy = policy, .budget_bytes = bytes, .sinks = sinks, .positions = o.positions, .protect = protect});
+      for (const int budget : budgets_in_bytes.empty() ? o.budgets : std::vector<int>()) add({.policy = policy, .budget = budget, .sinks = sinks, .positions = o.positions, .protect = protect});
+    }
   }
-
   e.notes.insert(e.notes.end(), candidates[0]->notes().begin(), candidates[0]->notes().end());
 
   const int n_vocab = e.model.n_vocab;

@@ -7,6 +7,7 @@ std::span<const Option<EvalOptions>> eval_options() {
   static const Option<O> options[] = {
       {"--policy", "A,B,C", "policies (docs/streaming.md): full, window, recompute, streaming, h2o, tova, snapkv, pyramidkv, adakv, knorm, keydiff", &O::policies},
       {"--budget", "ROWS,...", "rows that each KV head may keep, sinks and the present chunk included", &O::budgets},
+      {"--kv-budget", "BYTES,...", "in place of --budget: all that may be allocated for keys and values, as in 8MiB", &O::kv_budgets},
       {"--sinks", "N,...", "of policy streaming: first rows that are never dropped", &O::sinks},
       {"--protect", "ROWS", "rows that no policy but window drops: first:N, sinkmap:FILE (of profile --sinkmap), none", &O::protect},
       {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were), auto (the policy's own)", &O::positions},

@@ -12,6 +12,7 @@
 
 #include "backend/device.h"
 #include "cache/saved.h"
+#include "policy/budget.h"
 #include "policy/policy.h"
 #include "session/blas_check.h"
 #include "session/llama_log.h"
@@ -61,6 +62,7 @@ struct Session::Impl {
   std::shared_ptr<backend::Attachment> attachment;  // null where llama.cpp computes attention
   std::unique_ptr<llama_context, decltype(&llama_free)> context{nullptr, &llama_free};
   std::unique_ptr<policy::Policy> policy;  // of owned memory
+  int budget_rows = 0;                     // its budget, where it was given in bytes
   std::vector<std::string> notes;
   int n_past = 0;  // tokens in the memory
 
@@ -113,6 +115,19 @@ struct Session::Impl {
     }
   }
 
+  static constexpr int kUnknown = 1 << 30;
+
+  policy::Options policy_options(int budget) const {
+    return {.budget = budget, .n_batch = options.n_batch, .sinks = options.memory->sinks, .protect = options.memory->protect};
+  }
+
+  void take_budget() {
+    const MemoryOptions& o = *options.memory;
+    if (o.budget_bytes == 0 || budget_rows > 0) return;
+    budget_rows = policy::rows_within(o.budget_bytes, owned()->memory(), [&](int layer) { return owned()->window(layer); }, policy->observe(), options.n_batch);
+    policy = policy::make(o.policy, policy_options(budget_rows));
+  }
+
   void use_owned_memory(const MemoryOptions& o) {
     if (!attachment) throw InternalError("owned memory needs a session with Attention::sinkscope");
     const std::string& file = model->info.file;
@@ -120,7 +135,8 @@ struct Session::Impl {
       throw InputError(fmt::format("'{}' remembers by more than attention, which owned memory cannot hold; use it without a policy", file));
     if (llama_model_has_encoder(model->llama.get()))
       throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
-    policy = policy::make(o.policy, {.budget = o.budget, .n_batch = options.n_batch, .sinks = o.sinks, .protect = o.protect});
+    // A budget in bytes becomes one in rows when the layers are known: until then there is one batch at most.
+    policy = policy::make(o.policy, policy_options(o.budget_bytes > 0 ? kUnknown : o.budget));
     constexpr std::pair<const char*, cache::Precision> kPrecisions[] = {{"f16", cache::Precision::f16}, {"f32", cache::Precision::f32}};
     const auto* precision = std::ranges::find(kPrecisions, options.kv_type, [](const auto& p) { return std::string(p.first); });
     if (precision == std::end(kPrecisions)) throw UsageError(fmt::format("owned memory keeps no '{}'; use f16 or f32", options.kv_type));
@@ -174,6 +190,7 @@ struct Session::Impl {
       throw InputError(fmt::format("llama.cpp keeps attention of '{}' to itself ({}), so that owned memory cannot serve it; use it without a policy",
                                    model->info.file, attachment->refused.empty() ? "there is no operation" : attachment->refused[0]));
     memory.end_batch(static_cast<int>(tokens.size()));
+    take_budget();
     llama_memory_clear(llama_get_memory(context.get()), /*data=*/false);
   }
 
@@ -283,6 +300,9 @@ double Session::memory_rows() const {
     for (const cache::Layer& layer : impl_->owned()->memory().layers())
       for (const cache::Head& head : layer.heads) n_row += head.n_row(), ++n_head;
   return n_head ? static_cast<double>(n_row) / static_cast<double>(n_head) : 0;
+}
+int Session::memory_budget() const {
+  return !impl_->options.memory ? 0 : impl_->options.memory->budget_bytes > 0 ? impl_->budget_rows : impl_->options.memory->budget;
 }
 int Session::n_thread() const { return impl_->options.n_thread; }
 const char* Session::isa() const { return impl_->attachment ? impl_->attachment->kernels->name : "llama.cpp"; }

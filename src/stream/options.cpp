@@ -9,6 +9,7 @@ std::span<const Option<StreamOptions>> stream_options() {
       {"--tokens", "N", "tokens to generate; 0: until it is stopped", &O::tokens},
       {"--policy", "NAME", "which rows of the memory stay (docs/streaming.md)", &O::policy},
       {"--budget", "ROWS", "rows that each KV head may keep, sinks included", &O::budget},
+      {"--kv-budget", "BYTES", "in place of --budget: all that may be allocated for keys and values, as in 8MiB", &O::kv_budget},
       {"--sinks", "N", "of policy streaming: first rows that are never dropped", &O::sinks},
       {"--protect", "ROWS", "rows that no policy but window drops: first:N, sinkmap:FILE (of profile --sinkmap), none", &O::protect},
       {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were), auto (the policy's own)", &O::positions},

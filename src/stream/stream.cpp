@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 
 #include "io/sha256.h"
+#include "policy/budget.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
 #include "session/sampler.h"
@@ -32,6 +33,7 @@ void check(const StreamOptions& o) {
   if (o.bos != "auto" && o.bos != "always" && o.bos != "never") throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
   if (o.chat && !o.text.empty()) throw UsageError("both --chat and a text are given; give one of them");
   policy::kind(o.policy);
+  if (!o.kv_budget.empty()) policy::bytes_of(o.kv_budget);
   policy::protected_positions(o.protect);
 }
 
@@ -52,7 +54,8 @@ class Stream {
       : o_(o), events_(events), model_(o.model),
         session_(model_, {.n_context = 0, .n_batch = o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
                           .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas, .batch_invariant = false,
-                          .memory = MemoryOptions{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget, .sinks = o.sinks,
+                          .memory = MemoryOptions{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget,
+                                                  .budget_bytes = o.kv_budget.empty() ? 0 : policy::bytes_of(o.kv_budget), .sinks = o.sinks,
                                                   .positions = o.positions, .protect = policy::protected_positions(o.protect)}}),
         sampler_({.temperature = o.temperature, .top_p = o.top_p, .min_p = o.min_p, .seed = o.seed}) {
     for (int t = 0; t < model_.info().n_vocab; ++t)

@@ -1,0 +1,44 @@
+#include "policy/budget.h"
+
+#include <algorithm>
+#include <charconv>
+
+#include <fmt/format.h>
+
+#include "sinkscope/error.h"
+
+namespace sinkscope::policy {
+
+int64_t bytes_of(const std::string& text) {
+  constexpr std::pair<std::string_view, int> kUnits[] = {{"", 0}, {"B", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}};
+  int64_t number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  const std::string_view unit(end, text.data() + text.size() - end);
+  for (const auto& [name, shift] : kUnits)
+    if (error == std::errc() && number > 0 && unit == name && number <= INT64_MAX >> shift) return number << shift;
+  throw UsageError(fmt::format("'{}' is no amount of memory; give one as in 8MiB, 300KiB or 1GiB", text));
+}
+
+int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<int(int)>& window, const cache::Observe& observe, int n_batch) {
+  // What a head has beside its rows: as many holes as Head::keep suffers, or a sixteenth of the rows, and the last block.
+  constexpr double kSpareRows = 3 * cache::kBlockRows, kHoles = 17.0 / 16;
+  constexpr double kBookkeeping = 2.0 * (sizeof(cache::Block) + cache::kSharedCount + 32) / cache::kBlockRows;  // of a row; vectors may double
+  const double n_observation = observe.any() ? 1 + (observe.n_last + n_batch - 1.0) / n_batch : 0;
+  double of_row = 0, fixed = 1 << 16;
+  for (size_t i = 0; i < memory.layers().size(); ++i) {
+    const cache::Layer& layer = memory.layers()[i];
+    const double row = kHoles * (static_cast<double>(layer.shape.key_bytes() + layer.shape.value_bytes()) + sizeof(int32_t) + kBookkeeping) +
+                       2 * sizeof(float) * n_observation;
+    const int keeps = window(static_cast<int>(i));
+    for (size_t h = 0; h < layer.heads.size(); ++h) {
+      fixed += (kSpareRows + (keeps > 0 ? keeps + n_batch : 0)) * row;
+      if (keeps == 0) of_row += row;
+    }
+  }
+  const double rows = of_row > 0 ? (static_cast<double>(bytes) - fixed) / of_row : 1e9;
+  if (rows < 1)
+    throw UsageError(fmt::format("{} bytes are too little for this model's keys and values, whose blocks alone take {:.0f}; give more", bytes, fixed));
+  return static_cast<int>(std::min(rows, 1e9));
+}
+
+}  // namespace sinkscope::policy
