@@ -1252,10 +1252,10 @@ class Eval(Test):
             self.assertIn(r["policy"], ended.out.decode())
 
     def test_a_budget_in_bytes_holds(self):
-        self.works("eval", MODEL, "text", "--policy", "window,h2o,adakv", "--kv-budget", "3MiB,5120KiB", "--tokens", "300", "--chunk", "8", "--json", "out.json")
+        self.works("eval", MODEL, "text", "--policy", "window,adakv", "--kv-budget", "3MiB,5120KiB", "--tokens", "300", "--chunk", "16", "--json", "out.json")
         results = self.load("out.json")["results"]
-        self.assertEqual(len(results), 7)
-        for r, bytes in zip(results[1:], [3 << 20, 5 << 20] * 3):
+        self.assertEqual(len(results), 5)
+        for r, bytes in zip(results[1:], [3 << 20, 5 << 20] * 2):
             self.assertLessEqual(r["kv_bytes"], bytes)
             self.assertGreater(r["kv_bytes"], bytes * .5)
             self.assertGreater(r["budget_rows"], 20)

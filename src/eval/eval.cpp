@@ -174,8 +174,10 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   std::optional<AtomicFile> json;
   if (!o.json.empty()) json.emplace(o.json);
   const std::vector<int32_t> protect = policy::protected_positions(o.protect);
-  std::vector<int64_t> budgets_in_bytes;
-  for (const std::string& amount : o.kv_budgets) budgets_in_bytes.push_back(policy::bytes_of(amount));
+  std::vector<MemoryOptions> budgets;
+  for (const std::string& amount : o.kv_budgets) budgets.push_back({.budget_bytes = policy::bytes_of(amount)});
+  if (budgets.empty())
+    for (const int rows : o.budgets) budgets.push_back({.budget = rows});
   const Model model(o.model);
   Eval e;
   e.model = model.info();
@@ -191,10 +193,14 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   for (const std::string& policy : o.policies) {
     if (policy == "full") continue;
     const bool has_sinks = policy != kRecompute && policy::kind(policy).has_sinks;
-    for (const int sinks : has_sinks ? o.sinks : std::vector<int>{0}) {
-      for (const int64_t bytes : budgets_in_bytes) add({.policy = policy, .budget_bytes = bytes, .sinks = sinks, .positions = o.positions, .protect = protect});
-      for (const int budget : budgets_in_bytes.empty() ? o.budgets : std::vector<int>()) add({.policy = policy, .budget = budget, .sinks = sinks, .positions = o.positions, .protect = protect});
-    }
+    for (MemoryOptions memory : budgets)
+      for (const int sinks : has_sinks ? o.sinks : std::vector<int>{0}) {
+        memory.policy = policy;
+        memory.sinks = sinks;
+        memory.positions = o.positions;
+        memory.protect = protect;
+        add(memory);
+      }
   }
   e.notes.insert(e.notes.end(), candidates[0]->notes().begin(), candidates[0]->notes().end());
 
