@@ -51,67 +51,6 @@ HWY_ATTR void decode_halves(const std::byte* from, int n, float* to) {
   std::copy_n(floats, rest, to + whole);
 }
 
-// Blocks of 32 values with an f16 scale in front.
-template <class Decode>
-HWY_ATTR HWY_INLINE void decode_blocks(const std::byte* from, int n, size_t block_bytes, float* to, const Decode& decode) {
-  const hn::CappedTag<hwy::float16_t, 1> one;
-  const hn::CappedTag<float, 1> one_float;
-  for (int i = 0; i < n; i += 32, from += block_bytes, to += 32) {
-    HWY_ALIGN hwy::float16_t half[8];
-    std::memcpy(half, from, sizeof half[0]);
-    decode(reinterpret_cast<const uint8_t*>(from) + sizeof half[0],
-           hn::Set(f, hn::GetLane(hn::PromoteTo(one_float, hn::LoadU(one, half)))), to);
-  }
-}
-
-HWY_ATTR void decode_q8_0(const std::byte* from, int n, float* to) {
-  const hn::Rebind<int8_t, F> bytes;
-  const hn::Rebind<int32_t, F> ints;
-  decode_blocks(from, n, 34, to, [&](const uint8_t* q, V scale, float* block) HWY_ATTR {
-    for (int i = 0; i < 32; i += kLanes)
-      hn::StoreU(hn::Mul(scale, hn::ConvertTo(f, hn::PromoteTo(ints, hn::LoadU(bytes, reinterpret_cast<const int8_t*>(q) + i)))),
-                 f, block + i);
-  });
-}
-
-HWY_ATTR void decode_q4_0(const std::byte* from, int n, float* to) {
-  const hn::Rebind<uint8_t, F> bytes;
-  const hn::Rebind<int32_t, F> ints;
-  const auto eight = hn::Set(ints, 8), low = hn::Set(ints, 15);
-  decode_blocks(from, n, 18, to, [&](const uint8_t* q, V scale, float* block) HWY_ATTR {
-    for (int i = 0; i < 16; i += kLanes) {
-      const auto both = hn::PromoteTo(ints, hn::LoadU(bytes, q + i));
-      hn::StoreU(hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::And(both, low), eight))), f, block + i);
-      hn::StoreU(hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::ShiftRight<4>(both), eight))), f, block + 16 + i);
-    }
-  });
-}
-
-// One row of keys or values as floats: in place where it is float already, else decoded into `scratch`.
-HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d, float* scratch) {
-  switch (rows.element) {
-    case Element::f32: return reinterpret_cast<const float*>(from);
-    case Element::f16: decode_halves<hwy::float16_t>(from, d, scratch); break;
-    case Element::bf16: decode_halves<hwy::bfloat16_t>(from, d, scratch); break;
-    case Element::q8_0: decode_q8_0(from, d, scratch); break;
-    case Element::q4_0: decode_q4_0(from, d, scratch); break;
-    case Element::coded: rows.decode(from, scratch, d); break;
-  }
-  return scratch;
-}
-
-// Rows as floats [n_head_kv, n, d_stride], for what the kernels below do not read by themselves.
-HWY_ATTR void decode_rows(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to) {
-  for (int h = 0; h < n_head_kv; ++h)
-    for (int k = 0; k < n; ++k, to += d_stride) {
-      const float* decoded = decoded_row(rows, rows.row(stream, h, first + k), d, to);
-      if (decoded != to) std::copy_n(decoded, d, to);
-      std::fill(to + d, to + d_stride, 0.0f);
-    }
-}
-
-// --- few queries: rows of keys and values as they lie, kRowUnit components at a time
-
 constexpr int kUnitVectors = kRowUnit / kLanes;
 
 HWY_ATTR HWY_INLINE float f16_value(const std::byte* from) {
@@ -154,6 +93,41 @@ HWY_ATTR HWY_INLINE void load_unit(const std::byte* row, int unit, V* to) {
     }
   }
 }
+
+// Whole units, as the blocks of q8_0 and q4_0 are.
+template <Element kElement>
+HWY_ATTR void decode_units(const std::byte* from, int n, float* to) {
+  for (int unit = 0; unit < n / kRowUnit; ++unit) {
+    V values[kUnitVectors];
+    load_unit<kElement>(from, unit, values);
+    for (int v = 0; v < kUnitVectors; ++v) hn::StoreU(values[v], f, to + unit * kRowUnit + v * kLanes);
+  }
+}
+
+// One row of keys or values as floats: in place where it is float already, else decoded into `scratch`.
+HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d, float* scratch) {
+  switch (rows.element) {
+    case Element::f32: return reinterpret_cast<const float*>(from);
+    case Element::f16: decode_halves<hwy::float16_t>(from, d, scratch); break;
+    case Element::bf16: decode_halves<hwy::bfloat16_t>(from, d, scratch); break;
+    case Element::q8_0: decode_units<Element::q8_0>(from, d, scratch); break;
+    case Element::q4_0: decode_units<Element::q4_0>(from, d, scratch); break;
+    case Element::coded: rows.decode(from, scratch, d); break;
+  }
+  return scratch;
+}
+
+// Rows as floats [n_head_kv, n, d_stride], for what the kernels below do not read by themselves.
+HWY_ATTR void decode_rows(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to) {
+  for (int h = 0; h < n_head_kv; ++h)
+    for (int k = 0; k < n; ++k, to += d_stride) {
+      const float* decoded = decoded_row(rows, rows.row(stream, h, first + k), d, to);
+      if (decoded != to) std::copy_n(decoded, d, to);
+      std::fill(to + d, to + d_stride, 0.0f);
+    }
+}
+
+// --- few queries: rows of keys and values as they lie, kRowUnit components at a time
 
 // Rows of a register block: with 4 keys or 4 vectors each they fill the registers.
 constexpr int kFewRows = kLanes >= 16 ? 4 : 3;
