@@ -135,7 +135,7 @@ class Stream {
     std::string all, shown;
     for (int n = 0; !stopped_ && (o_.tokens == 0 || n < o_.tokens); ++n) {
       const auto start = std::chrono::steady_clock::now();
-      if (pending_ >= 0) session_.append(std::span(&pending_, 1), &logits_);
+      if (pending_ >= 0) session_.append(std::span(&pending_, 1), &logits_), ++n_run_;
       if (!until_end)
         for (const int t : ends_) logits_[t] = -std::numeric_limits<float>::infinity();
       pending_ = sampler_.pick(logits_, session_.n_past());
@@ -154,7 +154,7 @@ class Stream {
 
   StreamState state() const {
     return {.position = session_.n_past() + (pending_ >= 0), .n_generated = n_generated_, .rows = session_.memory_rows(),
-            .kv_bytes = static_cast<int64_t>(session_.memory_bytes()), .tokens_per_second = seconds_ > 0 ? static_cast<double>(n_generated_) / seconds_ : 0};
+            .kv_bytes = static_cast<int64_t>(session_.memory_bytes()), .tokens_per_second = n_run_ > 0 ? static_cast<double>(n_run_) / seconds_ : 0};
   }
 
   void note(const std::string& sentence) const {
@@ -173,7 +173,7 @@ class Stream {
   std::vector<ChatMessage> messages_;
   int pending_ = -1;
   bool stopped_ = false;
-  int64_t n_generated_ = 0;
+  int64_t n_generated_ = 0, n_run_ = 0;  // a turn's first token comes from the prompt's logits, without a run of its own
   double seconds_ = 0;
 };
 
