@@ -169,7 +169,7 @@ TEST(Memory, WhatCannotBeIsRefused) {
   refused({.policy = "streaming", .budget = 32, .sinks = 4, .positions = "cache"}, "32 tokens");
   refused({.policy = "streaming", .budget = 64, .sinks = 64, .positions = "cache"}, "64 sinks");
   refused({.policy = "streaming", .budget = 64, .sinks = 4, .positions = "left"}, "cache or gaps");
-  refused({.policy = "full", .budget = 0, .sinks = 4, .positions = "cache"}, "f16 or f32", "q5_1");
+  refused({.policy = "full", .budget = 0, .sinks = 4, .positions = "cache"}, "f16, q8_0", "q5_1");
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, MemoryTest, testing::Values("smollm2-135m", "gemma3-270m", "qwen2.5-coder-1.5b"));

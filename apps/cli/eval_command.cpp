@@ -14,11 +14,11 @@ namespace {
 std::string bytes(int64_t n) { return n < 1 << 20 ? fmt::format("{:.0f} KiB", static_cast<double>(n) / 1024) : fmt::format("{:.1f} MiB", static_cast<double>(n) / (1 << 20)); }
 
 std::string table(const Eval& e) {
-  std::string text = fmt::format("{}, {} tokens of {}, {} at a time, positions: {}\n\n{:<10} {:>6} {:>7} {:>10} {:>9} {:>9} {:>8} {:>9} {:>9}\n",
-                                 e.model.name, e.n_token, e.options.text, e.options.chunk, e.options.positions, "policy", "sinks", "budget",
+  std::string text = fmt::format("{}, {} tokens of {}, {} at a time, positions: {}\n\n{:<10} {:>5} {:>6} {:>7} {:>10} {:>9} {:>9} {:>8} {:>9} {:>9}\n",
+                                 e.model.name, e.n_token, e.options.text, e.options.chunk, e.options.positions, "policy", "type", "sinks", "budget",
                                  "memory", "mean rows", "ppl", "KL", "same top", "tokens/s");
   for (const EvalResult& r : e.results)
-    text += fmt::format("{:<10} {:>6} {:>7} {:>10} {:>9.0f} {:>9.3f} {:>8.4f} {:>7.1f} % {:>9.0f}\n", r.policy, r.sinks,
+    text += fmt::format("{:<10} {:>5} {:>6} {:>7} {:>10} {:>9.0f} {:>9.3f} {:>8.4f} {:>7.1f} % {:>9.0f}\n", r.policy, r.kv_type, r.sinks,
                         r.budget_rows ? std::to_string(r.budget_rows) : "-", bytes(r.kv_bytes), r.mean_rows, r.ppl, r.kl, r.same_top,
                         r.tokens_per_second);
   return text;

@@ -19,12 +19,13 @@ struct EvalOptions {
   std::vector<int> budgets = {512};   // rows of each KV head, sinks included; each policy with each of them
   std::vector<std::string> kv_budgets;  // in bytes, as in 8MiB: in place of budgets
   std::vector<int> sinks = {4};       // of streaming: first rows that are never dropped; each with each
-  std::string protect = "none";       // rows that no policy but window drops: first:N, sinkmap:FILE, none
+  std::string protect = "auto";       // rows that no policy but window drops, and no type rounds: first:N, sinkmap:FILE, none; auto: first:4 for types coarser than F16
   std::string positions = "auto";     // cache, gaps, or the policy's own
   int tokens = 2048;                  // of the text, BOS included; 0: all
+  int skip = 0;                       // of them, tokens at the start that are read but count for nothing
   int chunk = 32;                     // tokens that are evicted for and run at a time; 1 is StreamingLLM to the letter
   std::string bos = "auto";           // auto (as the tokenizer says), always, never
-  std::string kv_type = "f16";        // of the memory: f16 or f32
+  std::vector<std::string> kv_types = {"f16"};  // of kept keys and values, each with each: f32, f16, q8c, q4c, q8_0, q4_0
   int threads = 0;                    // 0: one for each core
   std::string isa = "auto";
   bool no_blas = false;
@@ -32,11 +33,11 @@ struct EvalOptions {
 };
 
 struct EvalResult {
-  std::string policy;
+  std::string policy, kv_type;
   int sinks = 0, budget_rows = 0;     // 0: none, no bound
   int64_t kv_bytes = 0;               // allocated for keys, values and what belongs to them, at most during the run
   double mean_rows = 0;               // of a KV head when a chunk was run, itself included: the mean context
-  double ppl = 0;                     // perplexity of all tokens but the first
+  double ppl = 0;                     // perplexity of all tokens behind the first and the skipped ones
   std::vector<double> ppl_by_1024;    // of the tokens 0 to 1,023, and so on
   double kl = 0;                      // nats for each token: from what "full" predicts to what this policy predicts
   double same_top = 0;                // per cent of tokens whose likeliest successor is the same as with "full"
@@ -49,7 +50,7 @@ struct Eval {
   EvalOptions options;
   int n_token = 0;
   bool bos = false;
-  std::vector<EvalResult> results;    // "full" first: the others are compared with it
+  std::vector<EvalResult> results;    // "full" in F16 first: the others are compared with it
   std::vector<std::string> notes;     // what a reader must know, a sentence each
 };
 

@@ -20,9 +20,9 @@ struct StreamOptions {
   int budget = 1024;                  // rows of each KV head
   std::string kv_budget;              // in bytes, as in 8MiB: in place of budget
   int sinks = 4;                      // of policy streaming: first rows that are never dropped
-  std::string protect = "none";       // rows that no policy but window drops: first:N, sinkmap:FILE, none
+  std::string protect = "auto";       // rows that no policy but window drops, and no type rounds: first:N, sinkmap:FILE, none; auto: first:4 for types coarser than F16
   std::string positions = "auto";     // cache, gaps, or the policy's own
-  std::string kv_type = "f16";        // of kept keys and values: f16 or f32
+  std::string kv_type = "f16";        // of kept keys and values: f32, f16, q8c, q4c, q8_0, q4_0
   int tokens = 0;                     // to generate; 0: until it is stopped
   float temperature = 0.8f;           // 0: the likeliest token
   float top_p = 0.95f, min_p = 0.05f; // 1 and 0: off

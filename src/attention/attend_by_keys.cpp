@@ -138,8 +138,18 @@ class ByKeys {
       std::fill_n(weights_ + static_cast<size_t>(r) * stride_ + (c.begin - begin), c.end - c.begin, 0.0f);
     over_rows(c, &Run::k, call_.d_key, d_key_, thread, [&](const Piece& p) {
       const size_t row = row_of(c.stream, p.head_kv);
-      kernels_.key_scores(p.rows, p.stream, p.head, p.first, p.n, d_key_, queries_ + (p.turn + 1) * n_query_ + row * d_key_, n_row_,
-                          weights_ + row * stride_ + (p.key - begin), stride_);
+      const float* queries = queries_ + (p.turn + 1) * n_query_ + row * d_key_;
+      float* logits = weights_ + row * stride_ + (p.key - begin);
+      float* apart = nullptr;
+      if (p.rows.channels) {
+        float* folded = work_.of_thread[thread].get(static_cast<size_t>(n_row_) * (d_key_ + 1));
+        apart = folded + static_cast<size_t>(n_row_) * d_key_;
+        kernels_.fold_channels(p.rows, d_key_, queries, n_row_, folded, apart);
+        queries = folded;
+      }
+      kernels_.key_scores(p.rows, p.stream, p.head, p.first, p.n, d_key_, queries, n_row_, logits, stride_);
+      for (int r = 0; apart && r < n_row_; ++r)
+        for (int k = 0; k < p.n; ++k) logits[static_cast<size_t>(r) * stride_ + k] += apart[r];
     });
   }
 

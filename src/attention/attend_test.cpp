@@ -328,6 +328,55 @@ TEST_P(KernelsTest, KeysInPiecesAreMetAsThePiecesSay) {
     }
 }
 
+// Any bytes are codes, any are grids: keys with a grid for each channel of a run, values with their own.
+TEST_P(KernelsTest, CodesAreWhatTheirGridsSay) {
+  constexpr int kDim = 96, kRun = 16, kKeys = 64;
+  for (const bool four_bits : {true, false})
+    for (const int n_query : {1, 3, 20}) {
+      SCOPED_TRACE(n_query);
+      Operands operands({"", 1, n_query, kKeys, 4, 2, kDim, kDim});
+      Call& call = operands.call;
+      const Element key = four_bits ? Element::q4_channel : Element::q8_channel, value = four_bits ? Element::q4_row : Element::q8_row;
+      const size_t key_bytes = four_bits ? kDim / 2 : kDim, value_bytes = key_bytes + 2 * sizeof(Grid);
+      std::mt19937 random(3);
+      const auto some_grid = [&] {
+        const int step = 8 * (four_bits ? 16 : 12) + static_cast<int>(random() % 16), zero = static_cast<int>(random() % 30) - 20;
+        return Grid{static_cast<uint8_t>(step), static_cast<int8_t>(zero)};
+      };
+      std::vector<std::byte> keys(2 * kKeys * key_bytes), values(2 * kKeys * value_bytes);
+      std::vector<Grid> channels(2 * kKeys / kRun * kDim);
+      for (std::byte& b : keys) b = static_cast<std::byte>(random());
+      for (std::byte& b : values) b = static_cast<std::byte>(random());
+      for (Grid& g : channels) g = some_grid();
+      for (size_t row = 0; row < 2 * kKeys; ++row)
+        for (const size_t group : {size_t{0}, 2 + (four_bits ? size_t{32} : size_t{64})}) {
+          const Grid g = some_grid();
+          std::memcpy(values.data() + row * value_bytes + group, &g, sizeof g);
+        }
+      std::vector<std::vector<attention::Run>> heads(2);
+      for (int h = 0; h < 2; ++h)
+        for (int begin = 0; begin < kKeys; begin += kRun) {
+          const size_t row = h * kKeys + begin;
+          heads[h].push_back({.begin = begin, .end = begin + kRun - (begin == 0 ? 3 : 0),
+                              .k = {.data = keys.data() + row * key_bytes, .key_stride = key_bytes, .element = key, .channels = channels.data() + row / kRun * kDim},
+                              .v = {.data = values.data() + row * value_bytes, .key_stride = value_bytes, .element = value}});
+        }
+      std::vector<uint16_t> mask(n_query * kKeys);
+      for (int i = 0; i < n_query; ++i) std::fill_n(mask.begin() + i * kKeys + kRun - 3, 3, 0xFC00);  // nobody has these
+      call.mask = {.data = mask.data(), .row_stride = kKeys};
+      const std::span<const attention::Run> runs[] = {heads[0], heads[1]};
+      call.runs = runs;
+      call.scale *= .2f;
+      const Reference want = reference(call);
+      Workspace work;
+      attend(call, {}, *GetParam(), 2, work);
+      double largest = 0;
+      for (const double x : want.out) largest = std::max(largest, std::abs(x));
+      ASSERT_GT(largest, 1e-2);
+      for (size_t i = 0; i < want.out.size(); ++i) ASSERT_NEAR(operands.out[i], want.out[i], 2e-5 * largest) << i;
+    }
+}
+
 TEST_P(KernelsTest, NotANumberIsSeen) {
   for (const int n : {3, 5}) {
     Case c{"", 1, n, 40, 2, 1, 32, 32};

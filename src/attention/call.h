@@ -8,8 +8,23 @@
 namespace sinkscope::attention {
 
 // q8_0 and q4_0: ggml's blocks of 32 values, an f16 scale and then 32 signed bytes, or 16 bytes of nibbles less 8 (the low
-// ones first). coded: anything that `decode` knows.
-enum class Element { f32, f16, bf16, q8_0, q4_0, coded };
+// ones first).
+// q8_channel and q4_channel: codes of 8 or 4 bits, in units of 32 as above. A component has the same Grid in all rows, see
+// Rows::channels. q8_row and q4_row: before each 64 codes, and what is left, the Grid of these.
+// coded: anything that `decode` knows.
+enum class Element { f32, f16, bf16, q8_0, q4_0, q8_channel, q4_channel, q8_row, q4_row, coded };
+
+// Numbers of a grid are step (code + unit zero): codes start at 0, unit is 1 for codes of 4 bits and 16 for those of 8.
+// `step` is a float of 5 bits of exponent, from 2^-20 on, and 3 of mantissa.
+struct Grid {
+  uint8_t step = 0;
+  int8_t zero = 0;
+
+  static constexpr int kLowestExponent = -20, kRowGroup = 64;
+  static constexpr uint32_t kStepBits = (127 + kLowestExponent) << 23;  // a float's, for code 0; 1 << 20 for each more
+};
+static_assert(sizeof(Grid) == 2);
+constexpr int zero_unit(Element element) { return element == Element::q8_channel || element == Element::q8_row ? 16 : 1; }
 
 // Rows of keys or values where somebody else keeps them: [n_stream, n_head_kv, n_key, d], strides in bytes.
 struct Rows {
@@ -17,6 +32,7 @@ struct Rows {
   size_t key_stride = 0, head_stride = 0, stream_stride = 0;
   Element element = Element::f32;
   void (*decode)(const void* from, float* to, int64_t n) = nullptr;  // of Element::coded
+  const Grid* channels = nullptr;                                    // of q8_channel and q4_channel: [d]
 
   const std::byte* row(int stream, int head_kv, int key) const {
     return data + stream * stream_stride + head_kv * head_stride + key * key_stride;

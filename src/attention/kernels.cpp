@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -60,7 +61,50 @@ HWY_ATTR HWY_INLINE float f16_value(const std::byte* from) {
   return hn::GetLane(hn::PromoteTo(one, hn::LoadU(hn::Rebind<hwy::float16_t, decltype(one)>(), half)));
 }
 
-// The unit-th kRowUnit components of a row.
+constexpr bool is_four_bits(Element e) { return e == Element::q4_0 || e == Element::q4_channel || e == Element::q4_row; }
+
+// Where the codes of a unit are, and the scale or grid that they belong to.
+struct UnitPlace {
+  const std::byte *codes, *before;
+};
+HWY_INLINE UnitPlace unit_place(Element element, const std::byte* row, int unit) {
+  const int code_bytes = is_four_bits(element) ? kRowUnit / 2 : kRowUnit;
+  constexpr int kUnitsOfGrid = Grid::kRowGroup / kRowUnit;
+  switch (element) {
+    case Element::q8_0:
+    case Element::q4_0: return {row + unit * (2 + code_bytes) + 2, row + unit * (2 + code_bytes)};
+    case Element::q8_row:
+    case Element::q4_row: {
+      const std::byte* before = row + unit / kUnitsOfGrid * (2 + kUnitsOfGrid * code_bytes);
+      return {before + 2 + unit % kUnitsOfGrid * code_bytes, before};
+    }
+    default: return {row + unit * code_bytes, nullptr};
+  }
+}
+
+// Codes of a unit as floats; those of ggml's types are signed.
+template <Element kElement>
+HWY_ATTR HWY_INLINE void load_codes(const std::byte* codes, V* to) {
+  constexpr bool kSigned = kElement == Element::q8_0 || kElement == Element::q4_0;
+  const hn::Rebind<int32_t, F> ints;
+  if constexpr (is_four_bits(kElement)) {
+    const hn::Rebind<uint8_t, F> bytes;
+    const auto* q = reinterpret_cast<const uint8_t*>(codes);
+    const auto low = hn::Set(ints, 15), middle = hn::Set(ints, kSigned ? 8 : 0);
+    for (int v = 0; v < kUnitVectors / 2; ++v) {
+      const auto both = hn::PromoteTo(ints, hn::LoadU(bytes, q + v * kLanes));
+      to[v] = hn::ConvertTo(f, hn::Sub(hn::And(both, low), middle));
+      to[v + kUnitVectors / 2] = hn::ConvertTo(f, hn::Sub(hn::ShiftRight<4>(both), middle));
+    }
+  } else {
+    using Byte = std::conditional_t<kSigned, int8_t, uint8_t>;
+    const hn::Rebind<Byte, F> bytes;
+    const auto* q = reinterpret_cast<const Byte*>(codes);
+    for (int v = 0; v < kUnitVectors; ++v) to[v] = hn::ConvertTo(f, hn::PromoteTo(ints, hn::LoadU(bytes, q + v * kLanes)));
+  }
+}
+
+// The unit-th kRowUnit components of a row; of q8_channel and q4_channel the codes.
 template <Element kElement>
 HWY_ATTR HWY_INLINE void load_unit(const std::byte* row, int unit, V* to) {
   if constexpr (kElement == Element::f32) {
@@ -70,26 +114,17 @@ HWY_ATTR HWY_INLINE void load_unit(const std::byte* row, int unit, V* to) {
     const hn::Rebind<Half, F> half;
     const auto* from = reinterpret_cast<const Half*>(row) + unit * kRowUnit;
     for (int v = 0; v < kUnitVectors; ++v) to[v] = hn::PromoteTo(f, hn::LoadU(half, from + v * kLanes));
-  } else if constexpr (kElement == Element::q8_0) {
-    const hn::Rebind<int8_t, F> bytes;
-    const hn::Rebind<int32_t, F> ints;
-    const std::byte* block = row + unit * 34;
-    const V scale = hn::Set(f, f16_value(block));
-    const auto* q = reinterpret_cast<const int8_t*>(block + 2);
-    for (int v = 0; v < kUnitVectors; ++v)
-      to[v] = hn::Mul(scale, hn::ConvertTo(f, hn::PromoteTo(ints, hn::LoadU(bytes, q + v * kLanes))));
   } else {
-    static_assert(kElement == Element::q4_0);
-    const hn::Rebind<uint8_t, F> bytes;
-    const hn::Rebind<int32_t, F> ints;
-    const std::byte* block = row + unit * 18;
-    const V scale = hn::Set(f, f16_value(block));
-    const auto* q = reinterpret_cast<const uint8_t*>(block + 2);
-    const auto eight = hn::Set(ints, 8), low = hn::Set(ints, 15);
-    for (int v = 0; v < kUnitVectors / 2; ++v) {
-      const auto both = hn::PromoteTo(ints, hn::LoadU(bytes, q + v * kLanes));
-      to[v] = hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::And(both, low), eight)));
-      to[v + kUnitVectors / 2] = hn::Mul(scale, hn::ConvertTo(f, hn::Sub(hn::ShiftRight<4>(both), eight)));
+    const UnitPlace at = unit_place(kElement, row, unit);
+    load_codes<kElement>(at.codes, to);
+    if constexpr (kElement == Element::q8_0 || kElement == Element::q4_0) {
+      const V scale = hn::Set(f, f16_value(at.before));
+      for (int v = 0; v < kUnitVectors; ++v) to[v] = hn::Mul(scale, to[v]);
+    } else if constexpr (kElement == Element::q8_row || kElement == Element::q4_row) {
+      const Grid grid = std::bit_cast<Grid>(*reinterpret_cast<const std::array<std::byte, sizeof(Grid)>*>(at.before));
+      const float step = std::bit_cast<float>(Grid::kStepBits + (uint32_t{grid.step} << 20));
+      const V scale = hn::Set(f, step), zero = hn::Set(f, step * static_cast<float>(zero_unit(kElement) * grid.zero));
+      for (int v = 0; v < kUnitVectors; ++v) to[v] = hn::MulAdd(to[v], scale, zero);
     }
   }
 }
@@ -104,6 +139,41 @@ HWY_ATTR void decode_units(const std::byte* from, int n, float* to) {
   }
 }
 
+// Steps of kLanes channels, and their zeros in codes.
+HWY_ATTR HWY_INLINE void load_grids(const Rows& rows, int channel, V* step, V* zero) {
+  const hn::Rebind<int32_t, F> ints;
+  const hn::Rebind<uint16_t, F> pairs;
+  const auto grids = hn::PromoteTo(ints, hn::LoadU(pairs, reinterpret_cast<const uint16_t*>(rows.channels + channel)));
+  const auto steps = hn::ShiftLeft<20>(hn::And(grids, hn::Set(ints, 255)));
+  *step = hn::BitCast(f, hn::Add(steps, hn::Set(ints, static_cast<int32_t>(Grid::kStepBits))));
+  const auto zeros = hn::ShiftRight<24>(hn::ShiftLeft<16>(grids));  // the second byte, with its sign
+  *zero = hn::Mul(hn::ConvertTo(f, zeros), hn::Set(f, static_cast<float>(zero_unit(rows.element))));
+}
+
+template <Element kElement>
+HWY_ATTR void decode_channels(const Rows& rows, const std::byte* from, int d, float* to) {
+  decode_units<kElement>(from, d, to);
+  for (int c = 0; c < d; c += kLanes) {
+    V step, zero;
+    load_grids(rows, c, &step, &zero);
+    hn::StoreU(hn::Mul(hn::Add(hn::LoadU(f, to + c), zero), step), f, to + c);
+  }
+}
+
+HWY_ATTR void fold_channels(const Rows& rows, int d, const float* q, int n_row, float* folded, float* apart) {
+  for (int r = 0; r < n_row; ++r, q += d, folded += d) {
+    V sum = hn::Zero(f);
+    for (int c = 0; c < d; c += kLanes) {
+      V step, zero;
+      load_grids(rows, c, &step, &zero);
+      const V x = hn::Mul(hn::LoadU(f, q + c), step);
+      hn::StoreU(x, f, folded + c);
+      sum = hn::MulAdd(x, zero, sum);
+    }
+    apart[r] = hn::GetLane(hn::SumOfLanes(f, sum));
+  }
+}
+
 // One row of keys or values as floats: in place where it is float already, else decoded into `scratch`.
 HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d, float* scratch) {
   switch (rows.element) {
@@ -112,6 +182,10 @@ HWY_ATTR const float* decoded_row(const Rows& rows, const std::byte* from, int d
     case Element::bf16: decode_halves<hwy::bfloat16_t>(from, d, scratch); break;
     case Element::q8_0: decode_units<Element::q8_0>(from, d, scratch); break;
     case Element::q4_0: decode_units<Element::q4_0>(from, d, scratch); break;
+    case Element::q8_channel: decode_channels<Element::q8_channel>(rows, from, d, scratch); break;
+    case Element::q4_channel: decode_channels<Element::q4_channel>(rows, from, d, scratch); break;
+    case Element::q8_row: decode_units<Element::q8_row>(from, d, scratch); break;
+    case Element::q4_row: decode_units<Element::q4_row>(from, d, scratch); break;
     case Element::coded: rows.decode(from, scratch, d); break;
   }
   return scratch;
@@ -173,7 +247,7 @@ struct RowRun {
 };
 
 HWY_INLINE RowRun run_of(const Rows& rows, int stream, int head_kv, int first, int n, int d) {
-  constexpr size_t kUnitBytes[] = {128, 64, 64, 34, 18};  // by Element
+  constexpr size_t kUnitBytes[] = {128, 64, 64, 34, 18, 32, 16, 33, 17};  // by Element
   const size_t unit_bytes = kUnitBytes[static_cast<int>(rows.element)], row_bytes = unit_bytes * (d / kRowUnit);
   // Heads that lie side by side share the next run out among them, in the order of memory.
   const bool side_by_side = rows.head_stride < rows.key_stride;
@@ -275,6 +349,10 @@ HWY_ATTR HWY_INLINE void by_element(Element element, const Body& body) {
     case Element::bf16: return body(std::integral_constant<Element, Element::bf16>());
     case Element::q8_0: return body(std::integral_constant<Element, Element::q8_0>());
     case Element::q4_0: return body(std::integral_constant<Element, Element::q4_0>());
+    case Element::q8_channel: return body(std::integral_constant<Element, Element::q8_channel>());
+    case Element::q4_channel: return body(std::integral_constant<Element, Element::q4_channel>());
+    case Element::q8_row: return body(std::integral_constant<Element, Element::q8_row>());
+    case Element::q4_row: return body(std::integral_constant<Element, Element::q4_row>());
     case Element::coded: return;  // decode_rows first
   }
 }
@@ -533,7 +611,7 @@ HWY_ATTR int strongest(const float* row, int n, float largest) {
 
 constexpr Kernels kernels_with(const char* name) {
   return {name,         kPanel,           kRowBlock, &pack_keys,    &pack_values, &scores,       &softmax_row,
-          &weighted_values, &view_of, &key_scores, &add_values, &decode_rows, &to_halves, &exponentials, &add_columns, &strongest};
+          &weighted_values, &view_of, &key_scores, &add_values, &fold_channels, &decode_rows, &to_halves, &exponentials, &add_columns, &strongest};
 }
 
 }  // namespace sinkscope::attention::HWY_NAMESPACE

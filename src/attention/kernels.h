@@ -48,12 +48,14 @@ struct Kernels {
   RowView (*view_of)(const uint16_t* mask_row, int n_key);
 
   // For few queries, on keys and values as they lie; d is a multiple of kRowUnit, elements are not coded.
-  // logits[r][k] = q[r] . key[first + k] for n keys; q: [n_row, d].
+  // logits[r][k] = q[r] . key[first + k] for n keys; q: [n_row, d]. Of q8_channel and q4_channel the bare codes.
   void (*key_scores)(const Rows& rows, int stream, int head_kv, int first, int n, int d, const float* q, int n_row,
                      float* logits, size_t stride);
   // out[r] += sum over n keys of weights[r][k] value[first + k]; out: [n_row, d].
   void (*add_values)(const Rows& rows, int stream, int head_kv, int first, int n, int d, const float* weights, size_t stride,
                      int n_row, float* out);
+  // Queries that meet bare codes: folded[r][c] = step[c] q[r][c], and what each logit lacks then, apart[r] = folded[r] . unit zero.
+  void (*fold_channels)(const Rows& rows, int d, const float* q, int n_row, float* folded, float* apart);
   // For other rows: decode [first, first + n) of all KV heads to floats [n_head_kv, n, d_stride], zeros behind d.
   void (*decode_rows)(const Rows& rows, int stream, int n_head_kv, int first, int n, int d, int d_stride, float* to);
 

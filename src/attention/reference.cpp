@@ -36,6 +36,23 @@ std::vector<double> decoded(const Rows& rows, int stream, int head_kv, int key, 
         floats[i] = static_cast<float>(f16_value(scale)) * static_cast<float>(bytes ? static_cast<int8_t>(at(j)) : nibble - 8);
       }
       break;
+    case Element::q8_channel:
+    case Element::q4_channel:
+    case Element::q8_row:
+    case Element::q4_row:
+      for (int i = 0; i < d; ++i) {
+        const bool bytes = zero_unit(rows.element) == 16, by_row = !rows.channels;
+        const int unit_bytes = bytes ? 32 : 16, unit = i / 32, j = i % 32;
+        // Grids before every second unit, if a row has its own.
+        const std::byte* codes = from + unit * unit_bytes + (by_row ? 2 * (unit / 2 + 1) : 0);
+        const std::byte* grid = from + unit / 2 * (2 * unit_bytes + 2);
+        const int step = by_row ? static_cast<uint8_t>(grid[0]) : rows.channels[i].step;
+        const int zero = by_row ? static_cast<int8_t>(grid[1]) : rows.channels[i].zero;
+        const auto at = [&](int k) { return static_cast<uint8_t>(codes[k]); };
+        const int code = bytes ? at(j) : j < 16 ? at(j) & 15 : at(j - 16) >> 4;
+        floats[i] = static_cast<float>(std::ldexp(8 + step % 8, step / 8 - 23) * (code + (bytes ? 16 : 1) * zero));
+      }
+      break;
     case Element::f16:
       std::memcpy(halves.data(), from, d * sizeof(uint16_t));
       for (int i = 0; i < d; ++i) floats[i] = static_cast<float>(f16_value(halves[i]));

@@ -83,17 +83,15 @@ OwnedMemory::Axis OwnedMemory::axis_of(const attention::Call& call, const cache:
     std::vector<attention::Run>& runs = axis.runs.emplace_back();
     std::vector<int64_t>& stands = axis.stands.emplace_back();
     // Rows of one turn: neighbours that were neighbours, or any rows of one base that stand where they were.
-    const auto add = [&](int row, int n, cache::Block& block, int at) {
+    const auto add = [&](int row, int n, const cache::Block& block, int at) {
       const int64_t position = block.position(at);
       const int64_t stand = positions_ == Positions::cache ? first - head.n_row() + row : position - base;
       const int key = before + row;
-      runs.push_back({.begin = key, .end = key + n,
-                      .k = {.data = block.key(at), .key_stride = layer.shape.key_bytes(), .element = layer.shape.element()},
-                      .v = {.data = block.value(at), .key_stride = layer.shape.value_bytes(), .element = layer.shape.element()},
+      runs.push_back({.begin = key, .end = key + n, .k = block.keys(at), .v = block.values(at),
                       .turn = turning.by(position - memory_.base_of(position) - stand)});
       for (int i = 0; with_stands && i < n; ++i) stands.push_back(stand + block.position(at + i) - position);
     };
-    head.over_runs([&](int row, int n, cache::Block& block, int at) {
+    head.over_runs([&](int row, int n, const cache::Block& block, int at) {
       const int32_t begin = block.position(at), end = block.position(at + n - 1);
       const bool neighbours = end - begin == n - 1 || positions_ == Positions::gaps;
       if (neighbours && memory_.base_of(begin) == memory_.base_of(end)) return add(row, n, block, at);
@@ -159,7 +157,7 @@ void OwnedMemory::keep(const attention::Call& call, cache::Layer& layer, const a
     for (int i = 0; i < call.n_query; ++i) {
       kernels.decode_rows(rows_from(call.k, h), 0, 1, i, 1, call.d_key, call.d_key, key.data());
       kernels.decode_rows(rows_from(call.v, h), 0, 1, i, 1, call.d_value, call.d_value, value.data());
-      memory_.append(layer, h, static_cast<int32_t>(memory_.n_past() + i), key.data(), value.data());
+      layer.heads[h].append(static_cast<int32_t>(memory_.n_past() + i), key.data(), value.data());
     }
 }
 

@@ -1,11 +1,11 @@
 #include "cache/memory.h"
 
 #include <algorithm>
-#include <cstring>
-#include <new>
+#include <bit>
+#include <numeric>
 #include <utility>
 
-#include <hwy/aligned_allocator.h>
+#include <fmt/format.h>
 
 #include "sinkscope/error.h"
 
@@ -13,70 +13,122 @@ namespace sinkscope::cache {
 namespace {
 
 constexpr int64_t kEpochTokens = 4096;  // positions up to here keep float angles exact to about 1e-4
+constexpr int kCodedUnit = 32;          // numbers that coarse precisions take at once
 
-void encode(const attention::Kernels& kernels, const float* from, int n, Precision precision, std::byte* to) {
-  if (precision == Precision::f32) std::memcpy(to, from, n * sizeof(float));
-  else kernels.to_halves(from, n, reinterpret_cast<uint16_t*>(to));
+uint16_t all_of(int n) { return static_cast<uint16_t>((1u << n) - 1); }
+
+std::vector<int> rows_of(const Head::Part& part) {
+  std::vector<int> rows;
+  for (unsigned left = part.live; left; left &= left - 1) rows.push_back(std::countr_zero(left));
+  return rows;
+}
+
+// The part's rows alone, side by side, in a block as large as they are.
+Head::Part shrunk(const Head::Part& part) {
+  const std::vector<int> rows = rows_of(part);
+  const int n = static_cast<int>(rows.size());
+  return {part.block.with_rows(rows, n), all_of(n), static_cast<uint8_t>(n)};
+}
+
+// Rows that came as F16, as the storage keeps them.
+BlockPtr settled(const Storage& storage, const BlockPtr& block, std::span<const int> rows) {
+  const int n = static_cast<int>(rows.size());
+  const BlockPtr source = block.with_rows(rows, n);
+  BlockPtr target(storage, /*settled=*/true, n);
+  const auto encode_rows = [&](const attention::Rows& from, int d, const attention::Rows& to) {
+    std::vector<float> floats(static_cast<size_t>(n) * d);
+    storage.kernels->decode_rows(from, 0, 1, 0, n, d, d, floats.data());
+    encode(*storage.kernels, to.element, floats.data(), n, d, const_cast<std::byte*>(to.data), const_cast<attention::Grid*>(to.channels));
+  };
+  encode_rows(source->keys(), storage.d_key, target->keys());
+  encode_rows(source->values(), storage.d_value, target->values());
+  for (int i = 0; i < n; ++i) target->set_position(i, source->position(i));
+  return target;
 }
 
 }  // namespace
 
-size_t Block::bytes(const RowShape& shape) {
-  return kBlockRows * (shape.key_bytes() + shape.value_bytes() + sizeof(int32_t));
-}
-
-Block::Block(const RowShape& shape, Allocated allocated)
-    : shape_(shape), allocated_(std::move(allocated)),
-      data_(static_cast<std::byte*>(hwy::AllocateAlignedBytes(bytes(shape), nullptr, nullptr))) {
-  if (!data_) throw std::bad_alloc();
-  *allocated_ += bytes(shape_);
-}
-
-Block::Block(const Block& other) : Block(other.shape_, other.allocated_) { std::memcpy(data_, other.data_, bytes(shape_)); }
-
-Block::~Block() {
-  *allocated_ -= bytes(shape_);
-  hwy::FreeAlignedBytes(data_, nullptr, nullptr);
+Head& Head::operator=(Head other) noexcept {
+  std::swap(parts_, other.parts_);
+  std::swap(storage_, other.storage_);
+  std::swap(observations_, other.observations_);
+  n_row_ = other.n_row_;
+  return *this;
 }
 
 std::vector<int32_t> Head::positions() const {
   std::vector<int32_t> positions;
   positions.reserve(n_row_);
-  over_runs([&](int, int n, Block& block, int at) {
+  over_runs([&](int, int n, const Block& block, int at) {
     for (int i = at; i < at + n; ++i) positions.push_back(block.position(i));
   });
   return positions;
 }
 
-Head::Part& Head::with_room(const RowShape& shape, const Allocated& allocated) {
-  if (blocks_.empty() || blocks_.back().n_used == kBlockRows) blocks_.push_back({std::make_shared<Block>(shape, allocated), 0, 0});
-  Part& part = blocks_.back();
-  if (part.block.use_count() > 1) part.block = std::make_shared<Block>(*part.block);
+std::vector<float> Head::keys() const {
+  const int d = storage_->d_key;
+  std::vector<float> keys(static_cast<size_t>(n_row_) * d);
+  over_runs([&](int first, int n, const Block& block, int at) {
+    storage_->kernels->decode_rows(block.keys(at), 0, 1, 0, n, d, d, keys.data() + static_cast<size_t>(first) * d);
+  });
+  return keys;
+}
+
+void Head::add(Part part) {
+  if (parts_.size() == parts_.capacity()) parts_.reserve(parts_.size() + parts_.size() / 4 + 2);
+  parts_.push_back(std::move(part));
+}
+
+void Head::restore(Part part) {
+  n_row_ += std::popcount(part.live);
+  add(std::move(part));
+}
+
+// The last part, if a row at this position may join it, or a new one.
+Head::Part& Head::with_room(int32_t position) {
+  const auto fits = [&](const Part& last) {
+    return last.n_used < last.block->capacity() && !last.block->settled() && last.block->reaches(position);
+  };
+  if (parts_.empty() || !fits(parts_.back())) {
+    if (coding(storage_->precision).settles) settle_last();
+    add({BlockPtr(*storage_, /*settled=*/false, kBlockRows), 0, 0});
+  }
+  Part& part = parts_.back();
+  if (part.block.shared()) {
+    std::vector<int> used(part.n_used);
+    std::iota(used.begin(), used.end(), 0);
+    part.block = part.block.with_rows(used, part.block->capacity());
+  }
   return part;
 }
 
-void Head::append(const attention::Kernels& kernels, const RowShape& shape, const Allocated& allocated, int32_t position, const float* key,
-                  const float* value) {
-  Part& part = with_room(shape, allocated);
-  encode(kernels, key, shape.d_key, shape.precision, part.block->key(part.n_used));
-  encode(kernels, value, shape.d_value, shape.precision, part.block->value(part.n_used));
-  take_row(part, position);
-}
-
-void Head::append_kept(const RowShape& shape, const Allocated& allocated, int32_t position, const std::byte* key, const std::byte* value) {
-  Part& part = with_room(shape, allocated);
-  std::memcpy(part.block->key(part.n_used), key, shape.key_bytes());
-  std::memcpy(part.block->value(part.n_used), value, shape.value_bytes());
-  take_row(part, position);
-}
-
-void Head::take_row(Part& part, int32_t position) {
-  part.block->position(part.n_used) = position;
-  part.live |= uint32_t{1} << part.n_used++;
+void Head::append(int32_t position, const float* key, const float* value) {
+  Part& part = with_room(position);
+  const int row = part.n_used++;
+  const attention::Rows keys = part.block->keys(row), values = part.block->values(row);
+  part.block->set_position(row, position);
+  encode(*storage_->kernels, keys.element, key, 1, storage_->d_key, const_cast<std::byte*>(keys.data), nullptr);
+  encode(*storage_->kernels, values.element, value, 1, storage_->d_value, const_cast<std::byte*>(values.data), nullptr);
+  part.live |= static_cast<uint16_t>(1u << row);
   ++n_row_;
 }
 
-void Head::keep(const RowShape& shape, const Allocated& allocated, const std::vector<bool>& kept) {
+// The last part's rows as the storage keeps them, but for those that stay exact.
+void Head::settle_last() {
+  if (parts_.empty() || parts_.back().block->settled()) return;
+  const Part last = parts_.back();
+  parts_.pop_back();
+  const std::vector<int> rows = rows_of(last);
+  const auto is_exact = [&](int row) { return storage_->is_exact(last.block->position(row)); };
+  for (auto begin = rows.begin(), end = begin; begin != rows.end(); begin = end) {
+    end = std::find_if(begin, rows.end(), [&](int row) { return is_exact(row) != is_exact(*begin); });
+    const std::span<const int> same(begin, end);
+    const int n = static_cast<int>(same.size());
+    add({is_exact(*begin) ? last.block.with_rows(same, n) : settled(*storage_, last.block, same), all_of(n), static_cast<uint8_t>(n)});
+  }
+}
+
+void Head::keep(const std::vector<bool>& kept) {
   for (Observation& seen : observations_) {
     size_t n = 0;
     for (size_t i = 0; i < seen.mass.size(); ++i)
@@ -84,36 +136,49 @@ void Head::keep(const RowShape& shape, const Allocated& allocated, const std::ve
     seen.mass.resize(n);
   }
   int row = 0;
-  for (Part& part : blocks_)
-    for (uint32_t left = part.live; left; left &= left - 1, ++row)
-      if (!kept[row]) part.live &= ~(left & -left), --n_row_;
-  std::erase_if(blocks_, [&](const Part& part) { return part.live == 0 && (&part != &blocks_.back() || part.n_used == kBlockRows); });
-  if ((n_block() - 1) * kBlockRows - n_row_ > std::max(n_row_ / 16, 2 * kBlockRows)) pack(shape, allocated);
+  for (Part& part : parts_)
+    for (unsigned left = part.live; left; left &= left - 1, ++row)
+      if (!kept[row]) part.live &= static_cast<uint16_t>(~(left & -left)), --n_row_;
+  std::erase_if(parts_, [&](const Part& part) { return part.live == 0 && (&part != &parts_.back() || part.n_used == part.block->capacity()); });
+  int holes = 0;  // the last part's own are still to be filled
+  for (size_t i = 0; i + 1 < parts_.size(); ++i) holes += parts_[i].block->capacity() - std::popcount(parts_[i].live);
+  if (holes > std::max(n_row_ / 16, 2 * kBlockRows)) pack();
 }
 
-void Head::pack(const RowShape& shape, const Allocated& allocated) {
-  const std::vector<Part> before = std::exchange(blocks_, {});
-  n_row_ = 0;
-  for (const Part& from : before)
-    for (uint32_t left = from.live; left; left &= left - 1) {
-      const int row = std::countr_zero(left);
-      append_kept(shape, allocated, from.block->position(row), from.block->key(row), from.block->value(row));
+// Rows that have settled stay in their blocks, which shrink; the others move together.
+void Head::pack() {
+  for (const Part& from : std::exchange(parts_, {})) {
+    if (from.block->settled()) {
+      add(std::popcount(from.live) == from.block->capacity() ? from : shrunk(from));
+      continue;
     }
+    for (const int row : rows_of(from)) {
+      const auto fits = [&](const Part& last) {
+        return last.n_used < kBlockRows && !last.block->settled() && last.block->reaches(from.block->position(row));
+      };
+      if (parts_.empty() || !fits(parts_.back())) add({BlockPtr(*storage_, /*settled=*/false, kBlockRows), 0, 0});
+      Part& to = parts_.back();
+      copy_row(*from.block, row, *to.block, to.n_used);
+      to.live = all_of(++to.n_used);
+    }
+  }
+  for (size_t i = 0; i + 1 < parts_.size(); ++i)
+    if (parts_[i].n_used < parts_[i].block->capacity()) parts_[i] = shrunk(parts_[i]);
 }
 
-void Head::over_runs(const std::function<void(int, int, Block&, int)>& body) const {
+void Head::over_runs(const std::function<void(int, int, const Block&, int)>& body) const {
   int row = 0;
-  for (const Part& part : blocks_)
-    for (uint32_t left = part.live; left;) {
+  for (const Part& part : parts_)
+    for (unsigned left = part.live; left;) {
       const int at = std::countr_zero(left), n = std::countr_one(left >> at);
       body(row, n, *part.block, at);
       row += n;
-      left &= ~(((uint32_t{1} << n) - 1) << at);
+      left &= ~(((1u << n) - 1) << at);
     }
 }
 
 size_t Head::bookkeeping() const {
-  size_t n = blocks_.capacity() * sizeof(Part) + blocks_.size() * (sizeof(Block) + kSharedCount) + observations_.capacity() * sizeof(Observation);
+  size_t n = parts_.capacity() * sizeof(Part) + observations_.capacity() * sizeof(Observation);
   for (const Observation& seen : observations_) n += seen.mass.capacity() * sizeof(float);
   return n;
 }
@@ -127,9 +192,15 @@ void Memory::clear() {
 Layer& Memory::layer(int index, int n_head_kv, int d_key, int d_value) {
   if (index >= static_cast<int>(layers_.size())) layers_.resize(index + 1);
   Layer& layer = layers_[index];
-  const RowShape shape{d_key, d_value, precision_};
-  if (layer.heads.empty()) layer = {shape, std::vector<Head>(n_head_kv)};
-  if (layer.shape != shape || static_cast<int>(layer.heads.size()) != n_head_kv) throw InternalError("a layer changed the size of its keys or values");
+  if (layer.heads.empty()) {
+    if (coding(precision_).settles && (d_key % kCodedUnit != 0 || d_value % kCodedUnit != 0))
+      throw InputError(fmt::format("keys of {} numbers and values of {} cannot be kept as {}, which takes {} at once; give --kv-type f16", d_key, d_value,
+                                   coding(precision_).name, kCodedUnit));
+    layer.storage = std::make_shared<const Storage>(Storage{kernels_, d_key, d_value, precision_, exact_, allocated_});
+    layer.heads.assign(n_head_kv, Head(layer.storage));
+  }
+  if (layer.storage->d_key != d_key || layer.storage->d_value != d_value || static_cast<int>(layer.heads.size()) != n_head_kv)
+    throw InternalError("a layer changed the size of its keys or values");
   return layer;
 }
 

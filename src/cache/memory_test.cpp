@@ -1,5 +1,10 @@
 #include "cache/memory.h"
 
+#include <algorithm>
+#include <cmath>
+#include <map>
+#include <random>
+
 #include <gtest/gtest.h>
 
 #include "cache/saved.h"
@@ -15,7 +20,7 @@ Memory filled(int n_row, Precision precision = Precision::f32) {
   Layer& layer = memory.layer(0, 2, kKey, kValue);
   for (int i = 0; i < n_row; ++i) {
     const std::vector<float> key(kKey, static_cast<float>(i) / 4), value(kValue, static_cast<float>(-i));
-    for (int h = 0; h < 2; ++h) memory.append(layer, h, i, key.data(), value.data());
+    for (int h = 0; h < 2; ++h) layer.heads[h].append(i, key.data(), value.data());
   }
   return memory;
 }
@@ -23,10 +28,10 @@ Memory filled(int n_row, Precision precision = Precision::f32) {
 // What is kept of a head, by reading the rows where they lie.
 std::vector<int> rows_of(const Head& head) {
   std::vector<int> rows;
-  head.over_runs([&](int first, int n, Block& block, int at) {
+  head.over_runs([&](int first, int n, const Block& block, int at) {
     EXPECT_EQ(first, static_cast<int>(rows.size()));
     for (int i = at; i < at + n; ++i) {
-      const float key = reinterpret_cast<const float*>(block.key(i))[kKey - 1], value = reinterpret_cast<const float*>(block.value(i))[0];
+      const float key = reinterpret_cast<const float*>(block.keys(i).data)[kKey - 1], value = reinterpret_cast<const float*>(block.values(i).data)[0];
       EXPECT_EQ(key * 4, static_cast<float>(block.position(i)));
       EXPECT_EQ(-value, static_cast<float>(block.position(i)));
       rows.push_back(block.position(i));
@@ -46,17 +51,17 @@ std::vector<bool> only(int n, const std::function<bool(int)>& wanted) {
 TEST(Memory, KeepsWhatItIsTold) {
   Memory memory = filled(100);
   Layer& layer = memory.layers()[0];
-  memory.keep(layer, 0, only(100, [](int i) { return i < 4 || i % 7 == 3 || i > 80; }));
+  layer.heads[0].keep(only(100, [](int i) { return i < 4 || i % 7 == 3 || i > 80; }));
   std::vector<int> want;
   for (int i = 0; i < 100; ++i)
     if (i < 4 || i % 7 == 3 || i > 80) want.push_back(i);
   EXPECT_EQ(rows_of(layer.heads[0]), want);
   EXPECT_EQ(layer.heads[0].positions(), std::vector<int32_t>(want.begin(), want.end()));
   EXPECT_EQ(layer.heads[1].n_row(), 100);
-  memory.keep(layer, 1, only(100, [](int) { return false; }));
+  layer.heads[1].keep(only(100, [](int) { return false; }));
   EXPECT_TRUE(rows_of(layer.heads[1]).empty());
   const std::vector<float> key(kKey, 25), value(kValue, -100);
-  memory.append(layer, 1, 100, key.data(), value.data());
+  layer.heads[1].append(100, key.data(), value.data());
   EXPECT_EQ(rows_of(layer.heads[1]), std::vector<int>{100});
 }
 
@@ -69,14 +74,14 @@ TEST(Memory, AStreamGivesItsMemoryBack) {
     for (int h = 0; h < 2; ++h) {
       // One head drops its oldest row but four, the other a row somewhere.
       const int dropped = h == 0 ? 4 : (i * 7919) % 64;
-      memory.keep(layer, h, only(64, [&](int row) { return row != dropped; }));
-      memory.append(layer, h, i, key.data(), value.data());
+      layer.heads[h].keep(only(64, [&](int row) { return row != dropped; }));
+      layer.heads[h].append(i, key.data(), value.data());
       EXPECT_EQ(layer.heads[h].n_row(), 64);
     }
     most = std::max(most, memory.bytes());
   }
   // Rows, two blocks of holes, and the last block.
-  const size_t block = Block::bytes(layer.shape) + sizeof(Block) + 128;
+  const size_t block = sizeof(Block) + Block::data_bytes(*layer.storage, true, kBlockRows) + 2 * sizeof(Head::Part);
   EXPECT_LE(most, 2 * (64 / kBlockRows + 2 + 1) * block + 1024);
 }
 
@@ -86,9 +91,9 @@ TEST(Memory, ForksShareBlocksUntilOneOfThemWrites) {
   Memory fork = memory;
   EXPECT_LT(fork.bytes(), alone + 1024);
   const std::vector<float> key(kKey, 10), value(kValue, -40), other(kKey, 12.5f), other_value(kValue, -50);
-  memory.append(memory.layers()[0], 0, 40, key.data(), value.data());
-  fork.append(fork.layers()[0], 0, 50, other.data(), other_value.data());
-  fork.keep(fork.layers()[0], 0, only(41, [](int i) { return i > 30; }));
+  memory.layers()[0].heads[0].append(40, key.data(), value.data());
+  fork.layers()[0].heads[0].append(50, other.data(), other_value.data());
+  fork.layers()[0].heads[0].keep(only(41, [](int i) { return i > 30; }));
   EXPECT_EQ(rows_of(memory.layers()[0].heads[0]).size(), 41u);
   EXPECT_EQ(rows_of(memory.layers()[0].heads[0]).back(), 40);
   EXPECT_EQ(rows_of(fork.layers()[0].heads[0]), (std::vector<int>{31, 32, 33, 34, 35, 36, 37, 38, 39, 50}));
@@ -100,10 +105,10 @@ TEST(Memory, HalvesAreTheNearest) {
   Memory memory(attention::kernels("auto"), Precision::f16);
   Layer& layer = memory.layer(0, 1, 4, 4);
   const float values[] = {1.0f / 3, -2, 65504, 6e-5f};
-  memory.append(layer, 0, 0, values, values);
-  layer.heads[0].over_runs([&](int, int, Block& block, int) {
+  layer.heads[0].append(0, values, values);
+  layer.heads[0].over_runs([&](int, int, const Block& block, int) {
     float got[4];
-    attention::kernels("auto").decode_rows({.data = block.key(0), .key_stride = 8, .element = attention::Element::f16}, 0, 1, 0, 1, 4, 4, got);
+    attention::kernels("auto").decode_rows(block.keys(), 0, 1, 0, 1, 4, 4, got);
     for (int i = 0; i < 4; ++i) EXPECT_NEAR(got[i], values[i], std::abs(values[i]) / 2048);
   });
 }
@@ -111,7 +116,7 @@ TEST(Memory, HalvesAreTheNearest) {
 TEST(Memory, ComesBackFromBytesAsItWas) {
   Memory memory = filled(50);
   Layer& layer = memory.layers()[0];
-  memory.keep(layer, 0, only(50, [](int i) { return i % 3 == 0; }));
+  layer.heads[0].keep(only(50, [](int i) { return i % 3 == 0; }));
   layer.heads[1].observations().push_back({.n_query = 7, .mass = std::vector<float>(50, .25f)});
   for (int i = 0; i < 5; ++i) memory.start_batch(), memory.end_batch(1500);
   const std::vector<uint8_t> bytes = to_bytes(memory);
@@ -127,6 +132,131 @@ TEST(Memory, ComesBackFromBytesAsItWas) {
   for (size_t n = 0; n < bytes.size(); n += 97) EXPECT_THROW(from_bytes(std::span(bytes).first(n), back), InputError) << n;
   Memory halves(attention::kernels("auto"), Precision::f16);
   EXPECT_THROW(from_bytes(bytes, halves), InputError);
+}
+
+// Rows of 64 numbers whose channels differ as those of real keys: some wide, one far from 0.
+struct Rows {
+  static constexpr int kDim = 64;
+  std::mt19937 random{5};
+  std::normal_distribution<float> normal;
+  std::vector<float> next() {
+    std::vector<float> row(kDim);
+    for (int c = 0; c < kDim; ++c) row[c] = normal(random) * std::exp2(static_cast<float>(c % 7) - 3) + (c == 11 ? 150.0f : 0);
+    return row;
+  }
+};
+
+// Kept keys by position, as floats.
+std::map<int, std::vector<float>> keys_of(const Head& head) {
+  const std::vector<int32_t> positions = head.positions();
+  const std::vector<float> keys = head.keys();
+  std::map<int, std::vector<float>> by_position;
+  for (size_t i = 0; i < positions.size(); ++i) by_position[positions[i]].assign(keys.begin() + i * Rows::kDim, keys.begin() + (i + 1) * Rows::kDim);
+  return by_position;
+}
+
+TEST(Coded, NumbersAreOnTheGridOfTheirChannelOrGroup) {
+  for (const auto& [element, n_code] : {std::pair{attention::Element::q4_channel, 16}, {attention::Element::q8_channel, 256}, {attention::Element::q4_row, 16}, {attention::Element::q8_row, 256}}) {
+    constexpr int kRows = 16, kDim = Rows::kDim;
+    Rows rows;
+    std::vector<float> from, got(kRows * kDim);
+    for (int i = 0; i < kRows; ++i)
+      for (const float x : rows.next()) from.push_back(x);
+    std::vector<std::byte> to(kRows * row_bytes(element, kDim));
+    std::vector<attention::Grid> channels(kDim);
+    const attention::Kernels& kernels = attention::kernels("auto");
+    encode(kernels, element, from.data(), kRows, kDim, to.data(), channels.data());
+    kernels.decode_rows({.data = to.data(), .key_stride = row_bytes(element, kDim), .element = element, .channels = has_channels(element) ? channels.data() : nullptr},
+                        0, 1, 0, kRows, kDim, kDim, got.data());
+    for (int i = 0; i < kRows; ++i)
+      for (int c = 0; c < kDim; ++c) {
+        float low = INFINITY, high = -INFINITY;
+        for (int other = 0; other < (has_channels(element) ? kRows : kDim); ++other) {
+          const float x = has_channels(element) ? from[other * kDim + c] : from[i * kDim + other];
+          low = std::min(low, x), high = std::max(high, x);
+        }
+        const int unit = n_code == 16 ? 1 : 16;
+        // A step is at most an eighth more than what reaches over the range and from 0.
+        const float step = 1.125f * std::max((high - low) / static_cast<float>(n_code - unit), std::max(-low, high) / static_cast<float>(127 * unit));
+        ASSERT_NEAR(got[i * kDim + c], from[i * kDim + c], step / 2 * 1.001f) << i << ' ' << c;
+      }
+  }
+}
+
+TEST(Coded, NewestAndExactRowsStayHalvesAndNothingIsRoundedTwice) {
+  for (const Precision precision : {Precision::q4c, Precision::q8c, Precision::q4_0, Precision::q8_0}) {
+    const std::vector<int32_t> exact = {0, 1, 40, 41, 500};
+    Memory memory(attention::kernels("auto"), precision, exact), halves(attention::kernels("auto"));
+    Head& head = memory.layer(0, 1, Rows::kDim, Rows::kDim).heads[0];
+    Head& as_halves = halves.layer(0, 1, Rows::kDim, Rows::kDim).heads[0];
+    Rows rows;
+    std::map<int, std::vector<float>> settled;
+    std::mt19937 random(2);
+    size_t most = 0;
+    for (int position = 0; position < 3000; ++position) {
+      std::vector<bool> kept(head.n_row(), true);
+      const std::vector<int32_t> positions = head.positions();
+      if (head.n_row() >= 200) {
+        size_t dropped = random() % kept.size();
+        while (std::ranges::binary_search(exact, positions[dropped])) dropped = random() % kept.size();
+        kept[dropped] = false;
+      }
+      head.keep(kept);
+      as_halves.keep(kept);
+      const std::vector<float> row = rows.next();
+      head.append(position, row.data(), row.data());
+      as_halves.append(position, row.data(), row.data());
+      most = std::max(most, memory.bytes());
+      if (position % 50 != 7 && position > 60) continue;
+      const auto now = keys_of(head), unrounded = keys_of(as_halves);
+      const int newest = head.parts().back().block->position(0);
+      for (const auto& [at, key] : now) {
+        const bool is_half = at >= newest || std::ranges::binary_search(exact, at);
+        EXPECT_EQ(key == unrounded.at(at), is_half) << at << " of " << position;
+        if (is_half) continue;
+        EXPECT_EQ(settled.try_emplace(at, key).first->second, key) << at << " of " << position;
+      }
+    }
+    // At worst, and with holes, a coded row alone in its block: its keys' grids, the head of a block and its part.
+    const size_t alone = sizeof(Block) + Block::data_bytes(*memory.layers()[0].storage, true, 1) + 2 * sizeof(Head::Part);
+    EXPECT_LE(most, 200 * alone + 64 * Block::data_bytes(*memory.layers()[0].storage, true, kBlockRows) / kBlockRows + 16 * 1024);
+    EXPECT_LT(most, halves.bytes());
+
+    // Saved in the middle of a block, it goes on as the original does.
+    Memory back(attention::kernels("auto"), precision, exact);
+    from_bytes(to_bytes(memory), back);
+    for (int position = 3000; position < 3040; ++position) {
+      const std::vector<float> row = rows.next();
+      head.append(position, row.data(), row.data());
+      back.layers()[0].heads[0].append(position, row.data(), row.data());
+    }
+    EXPECT_EQ(keys_of(back.layers()[0].heads[0]), keys_of(head));
+  }
+}
+
+TEST(Coded, FourBitsAreLessThanFiveInAll) {
+  Memory memory(attention::kernels("auto"), Precision::q4c, {0, 1, 2, 3});
+  Head& head = memory.layer(0, 1, Rows::kDim, Rows::kDim).heads[0];
+  Rows rows;
+  for (int position = 0; position < 2048; ++position) {
+    const std::vector<float> row = rows.next();
+    head.append(position, row.data(), row.data());
+  }
+  EXPECT_LE(8.0 * static_cast<double>(memory.bytes()) / (2048 * 2 * Rows::kDim), 5);
+  EXPECT_THROW(memory.layer(1, 1, 80, 80), InputError);
+}
+
+TEST(Coded, WhatIsNoNumberHarmsNothingElse) {
+  Memory memory(attention::kernels("auto"), Precision::q4c);
+  Head& head = memory.layer(0, 1, Rows::kDim, Rows::kDim).heads[0];
+  Rows rows;
+  for (int position = 0; position < 40; ++position) {
+    std::vector<float> row = rows.next();
+    if (position == 3) row[5] = NAN, row[6] = INFINITY, row[7] = -INFINITY;
+    head.append(position, row.data(), row.data());
+  }
+  for (const auto& [at, key] : keys_of(head))
+    for (const float x : key) EXPECT_TRUE(std::isfinite(x)) << at;
 }
 
 TEST(Memory, TheBaseOfPositionsMovesBetweenBatches) {

@@ -1,5 +1,6 @@
 #include "cache/saved.h"
 
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -12,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kSchema = "sinkscope.memory/1";
+constexpr const char* kSchema = "sinkscope.memory/2";
 
 template <class T>
 json binary(const std::vector<T>& values) {
@@ -29,26 +30,38 @@ std::vector<T> values_of(const json& bytes) {
   return values;
 }
 
-json head_json(const RowShape& shape, const Head& head) {
-  std::vector<std::byte> keys, values;
-  head.over_runs([&](int, int n, Block& block, int at) {
-    keys.insert(keys.end(), block.key(at), block.key(at) + n * shape.key_bytes());
-    values.insert(values.end(), block.value(at), block.value(at) + n * shape.value_bytes());
-  });
-  json seen = json::array();
+json head_json(const Head& head) {
+  json blocks = json::array(), seen = json::array();
+  for (const Head::Part& part : head.parts()) {
+    std::vector<int32_t> positions(part.n_used);
+    for (int i = 0; i < part.n_used; ++i) positions[i] = part.block->position(i);
+    const std::span<const std::byte> data = part.block->data();
+    blocks.push_back({{"settled", part.block->settled()}, {"capacity", part.block->capacity()}, {"live", part.live},
+                      {"positions", binary(positions)}, {"data", binary(std::vector(data.begin(), data.end()))}});
+  }
   for (const Observation& o : head.observations()) seen.push_back({{"n_query", o.n_query}, {"mass", binary(o.mass)}});
-  return {{"positions", binary(head.positions())}, {"keys", binary(keys)}, {"values", binary(values)}, {"observations", seen}};
+  return {{"blocks", blocks}, {"observations", seen}};
 }
 
-void read_head(const json& from, Memory& memory, Layer& layer, int head) {
-  const auto positions = values_of<int32_t>(from.at("positions"));
-  const auto keys = values_of<std::byte>(from.at("keys")), values = values_of<std::byte>(from.at("values"));
-  if (keys.size() != positions.size() * layer.shape.key_bytes() || values.size() != positions.size() * layer.shape.value_bytes()) throw InputError("");
-  for (size_t i = 0; i < positions.size(); ++i)
-    memory.restore_row(layer, head, positions[i], keys.data() + i * layer.shape.key_bytes(), values.data() + i * layer.shape.value_bytes());
+void read_head(const json& from, const Storage& storage, Head& head) {
+  for (const json& b : from.at("blocks")) {
+    const auto positions = values_of<int32_t>(b.at("positions"));
+    const int capacity = b.at("capacity"), n_used = static_cast<int>(positions.size());
+    const unsigned live = b.at("live");
+    if (capacity < 1 || capacity > kBlockRows || n_used < 1 || n_used > capacity || live >> n_used) throw InputError("");
+    BlockPtr block(storage, b.at("settled"), capacity);
+    for (int i = 0; i < n_used; ++i) {
+      if (i > 0 && (positions[i] <= positions[i - 1] || !block->reaches(positions[i]))) throw InputError("");
+      block->set_position(i, positions[i]);
+    }
+    const auto data = values_of<std::byte>(b.at("data"));
+    if (data.size() != block->data().size()) throw InputError("");
+    std::ranges::copy(data, block->data().begin());
+    head.restore({block, static_cast<uint16_t>(live), static_cast<uint8_t>(n_used)});
+  }
   for (const json& o : from.at("observations")) {
-    Observation& seen = layer.heads[head].observations().emplace_back(Observation{o.at("n_query"), values_of<float>(o.at("mass"))});
-    if (seen.mass.size() > positions.size()) throw InputError("");
+    Observation& seen = head.observations().emplace_back(Observation{o.at("n_query"), values_of<float>(o.at("mass"))});
+    if (seen.mass.size() > static_cast<size_t>(head.n_row())) throw InputError("");
   }
 }
 
@@ -58,11 +71,12 @@ std::vector<uint8_t> to_bytes(const Memory& memory) {
   json layers = json::array(), epochs = json::array();
   for (const Layer& layer : memory.layers()) {
     json heads = json::array();
-    for (const Head& head : layer.heads) heads.push_back(head_json(layer.shape, head));
-    layers.push_back({{"d_key", layer.shape.d_key}, {"d_value", layer.shape.d_value}, {"heads", heads}});
+    for (const Head& head : layer.heads) heads.push_back(head_json(head));
+    const int d_key = layer.storage ? layer.storage->d_key : 0, d_value = layer.storage ? layer.storage->d_value : 0;
+    layers.push_back({{"d_key", d_key}, {"d_value", d_value}, {"heads", heads}});
   }
   for (const Memory::Epoch& e : memory.epochs()) epochs.push_back({e.first, e.base});
-  return json::to_cbor({{"schema", kSchema}, {"precision", memory.precision() == Precision::f16 ? "f16" : "f32"}, {"n_past", memory.n_past()},
+  return json::to_cbor({{"schema", kSchema}, {"precision", coding(memory.precision()).name}, {"n_past", memory.n_past()},
                         {"epochs", epochs}, {"layers", layers}});
 }
 
@@ -70,7 +84,7 @@ void from_bytes(std::span<const uint8_t> bytes, Memory& memory) {
   memory.clear();
   try {
     const json from = json::from_cbor(bytes.begin(), bytes.end());
-    if (from.at("schema") != kSchema || (from.at("precision") == "f16") != (memory.precision() == Precision::f16)) throw InputError("");
+    if (from.at("schema") != kSchema || from.at("precision") != coding(memory.precision()).name) throw InputError("");
     std::vector<Memory::Epoch> epochs;
     for (const json& e : from.at("epochs")) epochs.push_back({e.at(0), e.at(1)});
     if (epochs.empty() || epochs[0].first != 0) throw InputError("");
@@ -79,7 +93,7 @@ void from_bytes(std::span<const uint8_t> bytes, Memory& memory) {
       const json& heads = layers[i].at("heads");
       if (heads.empty()) continue;
       Layer& layer = memory.layer(static_cast<int>(i), static_cast<int>(heads.size()), layers[i].at("d_key"), layers[i].at("d_value"));
-      for (size_t h = 0; h < heads.size(); ++h) read_head(heads[h], memory, layer, static_cast<int>(h));
+      for (size_t h = 0; h < heads.size(); ++h) read_head(heads[h], *layer.storage, layer.heads[h]);
     }
     memory.restore(from.at("n_past"), std::move(epochs));
   } catch (const std::bad_alloc&) {

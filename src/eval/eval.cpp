@@ -29,12 +29,15 @@ void check(const EvalOptions& o) {
   };
   at_least("--tokens", o.tokens, 0);
   if (o.tokens == 1) throw UsageError("--tokens 1 leaves nothing to predict; use 2 or more, or 0 for the whole text");
+  at_least("--skip", o.skip, 0);
+  if (o.tokens > 0 && o.skip > o.tokens - 2) throw UsageError(fmt::format("--skip {} leaves nothing of {} tokens to predict; use {} or less", o.skip, o.tokens, o.tokens - 2));
   at_least("--chunk", o.chunk, 1);
   at_least("--threads", o.threads, 0);
   for (const int b : o.budgets) at_least("--budget", b, 1);
   for (const int s : o.sinks) at_least("--sinks", s, 0);
   if (o.bos != "auto" && o.bos != "always" && o.bos != "never")
     throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
+  for (const std::string& type : o.kv_types) cache::precision(type);
   for (const std::string& p : o.policies)
     if (p != kRecompute) policy::kind(p);
     else if (!o.kv_budgets.empty()) throw UsageError("policy 'recompute' keeps no rows that bytes could be counted of; give --budget");
@@ -43,10 +46,9 @@ void check(const EvalOptions& o) {
 std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos) {
   std::vector<int> tokens = model.tokenize(session::read_text(o.text));
   if (bos) tokens.insert(tokens.begin(), model.info().bos);
-  const size_t wanted = o.tokens > 0 ? o.tokens : tokens.size();
-  if (tokens.size() < std::max<size_t>(wanted, 2))
-    throw InputError(fmt::format("{} has {} tokens, {} are needed; give more text or another --tokens", session::named(o.text), tokens.size(),
-                                 std::max<size_t>(wanted, 2)));
+  const size_t wanted = o.tokens > 0 ? o.tokens : tokens.size(), needed = std::max<size_t>(wanted, o.skip + 2);
+  if (tokens.size() < needed)
+    throw InputError(fmt::format("{} has {} tokens, {} are needed; give more text or another --tokens", session::named(o.text), tokens.size(), needed));
   tokens.resize(wanted);
   return tokens;
 }
@@ -54,10 +56,19 @@ std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos)
 // What a policy predicts, chunk by chunk.
 class Candidate {
  public:
-  Candidate(const Model& model, const EvalOptions& o, const MemoryOptions& memory) : session_(model, session_options(o, memory)), recompute_(memory.policy == kRecompute) {
+  Candidate(const Model& model, const EvalOptions& o, const std::string& kv_type, const MemoryOptions& memory)
+      : session_(model, session_options(o, kv_type, memory)), recompute_(memory.policy == kRecompute) {
     result.policy = memory.policy;
+    result.kv_type = kv_type;
     result.budget_rows = memory.budget;
     result.sinks = memory.sinks;
+  }
+
+  // The tokens [first, first + n) join what is remembered.
+  void skip(std::span<const int> tokens, int first, int n) {
+    if (recompute_) return;
+    if (first == 0) session_.run(tokens.first(n));
+    else session_.append(tokens.subspan(first, n));
   }
 
   // Logits behind each of the tokens [first, first + n).
@@ -80,16 +91,16 @@ class Candidate {
   const std::vector<std::string>& notes() const { return session_.notes(); }
 
   EvalResult result;
-  std::vector<double> nll;             // of each token but the first
+  std::vector<double> nll;             // of each token behind the first and the skipped ones
   double kl = 0;
   int64_t n_same_top = 0;
 
  private:
-  static SessionOptions session_options(const EvalOptions& o, MemoryOptions memory) {
+  static SessionOptions session_options(const EvalOptions& o, const std::string& kv_type, MemoryOptions memory) {
     const bool recompute = memory.policy == kRecompute;
     const int n_batch = recompute ? memory.budget : o.chunk;
     if (recompute) memory.policy = "full", memory.budget = 0;
-    return {.n_context = 0, .n_batch = n_batch, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
+    return {.n_context = 0, .n_batch = n_batch, .n_thread = o.threads, .kv_type = kv_type, .isa = o.isa,
             .attention = Attention::sinkscope, .all_logits = !recompute, .blas = !o.no_blas, .batch_invariant = false,
             .memory = std::move(memory)};
   }
@@ -154,14 +165,15 @@ double perplexity(std::span<const double> nll) {
   return std::exp(sum / static_cast<double>(nll.size()));
 }
 
-void finish(Candidate& c) {
+void finish(Candidate& c, size_t skip) {
   EvalResult& r = c.result;
   const std::span<const double> nll = c.nll;
   r.ppl = perplexity(nll);
-  // nll[i] is of token i + 1.
-  for (size_t begin = 0; begin <= nll.size(); begin += kTokensPerPoint) {
-    const size_t first = std::max<size_t>(begin, 1) - 1, end = std::min<size_t>(begin + kTokensPerPoint - 1, nll.size());
-    if (first < end) r.ppl_by_1024.push_back(perplexity(nll.subspan(first, end - first)));
+  // nll[i] is of token skip + i + 1.
+  const size_t n_token = skip + 1 + nll.size();
+  for (size_t begin = (skip + 1) / kTokensPerPoint * kTokensPerPoint; begin < n_token; begin += kTokensPerPoint) {
+    const size_t first = std::max(begin, skip + 1) - skip - 1, end = std::min(begin + kTokensPerPoint, n_token) - skip - 1;
+    r.ppl_by_1024.push_back(perplexity(nll.subspan(first, end - first)));
   }
   r.kl = c.kl / static_cast<double>(nll.size());
   r.same_top = 100 * static_cast<double>(c.n_same_top) / static_cast<double>(nll.size());
@@ -173,7 +185,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   check(o);
   std::optional<AtomicFile> json;
   if (!o.json.empty()) json.emplace(o.json);
-  const std::vector<int32_t> protect = policy::protected_positions(o.protect);
+  policy::protected_positions(o.protect, "f16");
   std::vector<MemoryOptions> budgets;
   for (const std::string& amount : o.kv_budgets) budgets.push_back({.budget_bytes = policy::bytes_of(amount)});
   if (budgets.empty())
@@ -188,26 +200,35 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
   std::vector<std::unique_ptr<Candidate>> candidates;
-  const auto add = [&](const MemoryOptions& memory) { candidates.push_back(std::make_unique<Candidate>(model, o, memory)); };
-  add({.policy = "full", .budget = 0, .sinks = 0, .positions = o.positions});
+  const auto add = [&](const std::string& policy, const std::string& kv_type, MemoryOptions memory) {
+    memory.policy = policy;
+    memory.positions = o.positions;
+    candidates.push_back(std::make_unique<Candidate>(model, o, kv_type, memory));
+  };
+  add("full", "f16", {.sinks = 0});
   for (const std::string& policy : o.policies) {
-    if (policy == "full") continue;
-    const bool has_sinks = policy != kRecompute && policy::kind(policy).has_sinks;
-    for (MemoryOptions memory : budgets)
-      for (const int sinks : has_sinks ? o.sinks : std::vector<int>{0}) {
-        memory.policy = policy;
-        memory.sinks = sinks;
-        memory.positions = o.positions;
-        memory.protect = protect;
-        add(memory);
-      }
+    const policy::Kind& kind = policy::kind(policy == kRecompute ? "window" : policy);
+    for (const std::string& kv_type : o.kv_types) {
+      if (policy == "full" && kv_type == "f16") continue;
+      for (MemoryOptions memory : kind.needs_budget ? budgets : std::vector<MemoryOptions>(1))
+        for (const int sinks : kind.has_sinks ? o.sinks : std::vector<int>{0}) {
+          memory.sinks = sinks;
+          memory.protect = policy::protected_positions(o.protect, kv_type);
+          add(policy, kv_type, memory);
+        }
+    }
   }
   e.notes.insert(e.notes.end(), candidates[0]->notes().begin(), candidates[0]->notes().end());
 
   const int n_vocab = e.model.n_vocab;
   std::vector<Row> rows(o.chunk);
   for (Row& r : rows) r.nll.resize(candidates.size()), r.kl.resize(candidates.size()), r.same_top.resize(candidates.size());
-  for (int first = 0; first < e.n_token; first += o.chunk) {
+  for (int first = 0, n; first < o.skip; first += n) {
+    n = std::min(o.chunk, o.skip - first);
+    for (const auto& c : candidates) c->skip(tokens, first, n);
+    if (progress) progress("skipped tokens", first + n, o.skip);
+  }
+  for (int first = o.skip; first < e.n_token; first += o.chunk) {
     const int n = std::min(o.chunk, e.n_token - first), n_predicted = std::min(n, e.n_token - 1 - first);
     std::vector<const std::vector<float>*> logits;
     for (const auto& c : candidates) logits.push_back(&c->predict(tokens, first, n));
@@ -222,7 +243,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
     if (progress) progress("policies", first + n, e.n_token);
   }
   for (const auto& c : candidates) {
-    finish(*c);
+    finish(*c, o.skip);
     e.results.push_back(c->result);
   }
   e.sha256 = io::sha256_of_file(e.model.file);

@@ -9,6 +9,7 @@ std::string to_json(const Eval& e) {
   Json results = Json::array();
   for (const EvalResult& r : e.results)
     results.push_back({{"policy", r.policy},
+                       {"kv_type", r.kv_type},
                        {"sinks", r.sinks},
                        {"budget_rows", r.budget_rows},
                        {"kv_bytes", r.kv_bytes},
@@ -20,8 +21,8 @@ std::string to_json(const Eval& e) {
                        {"tokens_per_second", number(r.tokens_per_second)}});
   return session::dumped({{"schema", "sinkscope.eval/1"},
                           {"model", session::model_json(e.model, e.sha256)},
-                          {"run", {{"text", e.options.text}, {"n_token", e.n_token}, {"bos", e.bos}, {"chunk", e.options.chunk},
-                                   {"positions", e.options.positions}, {"kv_type", e.options.kv_type}}},
+                          {"run", {{"text", e.options.text}, {"n_token", e.n_token}, {"skip", e.options.skip}, {"bos", e.bos},
+                                   {"chunk", e.options.chunk}, {"positions", e.options.positions}, {"protect", e.options.protect}}},
                           {"results", results},
                           {"notes", e.notes}});
 }

@@ -19,21 +19,23 @@ int64_t bytes_of(const std::string& text) {
   throw UsageError(fmt::format("'{}' is no amount of memory; give one as in 8MiB, 300KiB or 1GiB", text));
 }
 
-int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<int(int)>& window, const cache::Observe& observe, int n_batch) {
-  // What a head has beside its rows: as many holes as Head::keep suffers, or a sixteenth of the rows, and the last block.
+int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<int(int)>& window, const cache::Observe& observe, bool scattered, int n_batch) {
+  // What a head has beside its rows: as many holes as Head::keep suffers, or a sixteenth of the rows, and the newest block.
   constexpr double kSpareRows = 3 * cache::kBlockRows, kHoles = 17.0 / 16;
-  constexpr double kBookkeeping = 2.0 * (sizeof(cache::Block) + cache::kSharedCount + 32) / cache::kBlockRows;  // of a row; vectors may double
+  constexpr double kPart = 1.25 * sizeof(cache::Head::Part);  // of a vector that grows
   const double n_observation = observe.any() ? 1 + (observe.n_last + n_batch - 1.0) / n_batch : 0;
   double of_row = 0, fixed = 1 << 16;
   for (size_t i = 0; i < memory.layers().size(); ++i) {
     const cache::Layer& layer = memory.layers()[i];
-    const double row = kHoles * (static_cast<double>(layer.shape.key_bytes() + layer.shape.value_bytes()) + sizeof(int32_t) + kBookkeeping) +
-                       2 * sizeof(float) * n_observation;
+    if (layer.heads.empty()) continue;
+    const auto row_of = [&](bool settled, int rows_of_block) {
+      const auto block = static_cast<double>(sizeof(cache::Block) + cache::Block::data_bytes(*layer.storage, settled, rows_of_block));
+      return kHoles * (block + kPart) / rows_of_block + 2 * sizeof(float) * n_observation;
+    };
+    const double kept = row_of(true, scattered ? 1 : cache::kBlockRows), kept_by_window = row_of(true, cache::kBlockRows), fresh = row_of(false, cache::kBlockRows);
     const int keeps = window(static_cast<int>(i));
-    for (size_t h = 0; h < layer.heads.size(); ++h) {
-      fixed += (kSpareRows + (keeps > 0 ? keeps + n_batch : 0)) * row;
-      if (keeps == 0) of_row += row;
-    }
+    fixed += static_cast<double>(layer.heads.size()) * (kSpareRows * fresh + (keeps > 0 ? (keeps + n_batch) * kept_by_window : 0));
+    if (keeps == 0) of_row += static_cast<double>(layer.heads.size()) * kept;
   }
   const double rows = of_row > 0 ? (static_cast<double>(bytes) - fixed) / of_row : 1e9;
   if (rows < 1)

@@ -10,10 +10,10 @@ class KeyDiff : public Policy {
  public:
   explicit KeyDiff(const Options& options) : options_(options) {}
   Kept keep(const Crowded& c) const override {
-    const int d = c.layer.shape.d_key;
+    const int d = c.layer.storage->d_key;
     return each_head(c, [&](const cache::Head& head) {
       if (head.n_row() + c.n_new <= options_.budget) return std::vector<bool>(head.n_row(), true);
-      std::vector<float> keys = keys_of(c.layer, head);
+      std::vector<float> keys = head.keys();
       std::vector<double> mean(d);
       for (int row = 0; row < head.n_row(); ++row) {
         float* key = keys.data() + static_cast<size_t>(row) * d;

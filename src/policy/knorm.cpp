@@ -8,10 +8,10 @@ class KNorm : public Policy {
  public:
   explicit KNorm(const Options& options) : options_(options) {}
   Kept keep(const Crowded& c) const override {
-    const int d = c.layer.shape.d_key;
+    const int d = c.layer.storage->d_key;
     return each_head(c, [&](const cache::Head& head) {
       if (head.n_row() + c.n_new <= options_.budget) return std::vector<bool>(head.n_row(), true);
-      const std::vector<float> keys = keys_of(c.layer, head);
+      const std::vector<float> keys = head.keys();
       std::vector<float> scores(head.n_row());
       for (size_t i = 0; i < keys.size(); ++i) scores[i / d] -= keys[i] * keys[i];
       prefer(scores, head, options_, 0);

@@ -99,14 +99,4 @@ std::vector<bool> best(const std::vector<float>& scores, int most) {
   return kept;
 }
 
-std::vector<float> keys_of(const cache::Layer& layer, const cache::Head& head) {
-  std::vector<float> keys(static_cast<size_t>(head.n_row()) * layer.shape.d_key);
-  const attention::Kernels& kernels = attention::kernels("auto");
-  head.over_runs([&](int first, int n, cache::Block& block, int at) {
-    kernels.decode_rows({.data = block.key(at), .key_stride = layer.shape.key_bytes(), .element = layer.shape.element()}, 0, 1, 0, n,
-                        layer.shape.d_key, layer.shape.d_key, keys.data() + static_cast<size_t>(first) * layer.shape.d_key);
-  });
-  return keys;
-}
-
 }  // namespace sinkscope::policy

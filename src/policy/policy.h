@@ -76,9 +76,6 @@ void prefer(std::vector<float>& scores, const cache::Head& head, const Options& 
 // The `most` rows with the highest scores, later ones before earlier ones of the same score.
 std::vector<bool> best(const std::vector<float>& scores, int most);
 
-// Keys as floats, [n_row, d_key].
-std::vector<float> keys_of(const cache::Layer& layer, const cache::Head& head);
-
 // One file each.
 std::unique_ptr<Policy> full(const Options& options);
 std::unique_ptr<Policy> window(const Options& options);

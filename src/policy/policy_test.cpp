@@ -47,7 +47,7 @@ class Seen {
       Probe* probes[] = {&observer};
       if (observe.any()) attention::attend(call(first, end), probes, attention::kernels("auto"), 2, work);
       for (int h = 0; h < kHeadKv; ++h)
-        for (int row = first; row < end; ++row) memory_.append(*layer_, h, row, key(h, row), v_.data() + (static_cast<size_t>(h) * kRow + row) * kDim);
+        for (int row = first; row < end; ++row) layer_->heads[h].append(row, key(h, row), v_.data() + (static_cast<size_t>(h) * kRow + row) * kDim);
       if (observe.any()) observer.add_to(*layer_);
     }
   }
@@ -213,10 +213,12 @@ TEST(Policy, NamesAndRowsAreChecked) {
     }
   }
   EXPECT_THROW(make("snapkv", {.budget = 32}), UsageError);
-  EXPECT_EQ(protected_positions("first:3"), (std::vector<int32_t>{0, 1, 2}));
-  EXPECT_TRUE(protected_positions("none").empty());
-  for (const char* wrong : {"", "first", "first:", "first:-1", "first:2x", "first:99999999999", "last:3"}) EXPECT_THROW(protected_positions(wrong), UsageError) << wrong;
-  EXPECT_THROW(protected_positions("sinkmap:/nowhere"), InputError);
+  EXPECT_EQ(protected_positions("first:3", "f16"), (std::vector<int32_t>{0, 1, 2}));
+  EXPECT_TRUE(protected_positions("none", "q4c").empty());
+  EXPECT_TRUE(protected_positions("auto", "f16").empty());
+  EXPECT_EQ(protected_positions("auto", "q4c"), (std::vector<int32_t>{0, 1, 2, 3}));
+  for (const char* wrong : {"", "first", "first:", "first:-1", "first:2x", "first:99999999999", "last:3"}) EXPECT_THROW(protected_positions(wrong, "f16"), UsageError) << wrong;
+  EXPECT_THROW(protected_positions("sinkmap:/nowhere", "f16"), InputError);
 }
 
 }  // namespace

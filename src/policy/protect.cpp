@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include "cache/coding.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::policy {
@@ -33,7 +34,8 @@ std::vector<int32_t> sinks_of(const std::string& path) {
 
 }  // namespace
 
-std::vector<int32_t> protected_positions(const std::string& text) {
+std::vector<int32_t> protected_positions(const std::string& text, const std::string& kv_type) {
+  if (text == "auto") return protected_positions(cache::coding(cache::precision(kv_type)).settles ? "first:4" : "none", kv_type);
   if (text == "none") return {};
   if (text.starts_with(kSinkMap)) return sinks_of(text.substr(kSinkMap.size()));
   int n = -1;
@@ -41,7 +43,7 @@ std::vector<int32_t> protected_positions(const std::string& text) {
     const char* end = text.data() + text.size();
     if (const auto [at, error] = std::from_chars(text.data() + kFirst.size(), end, n); error != std::errc() || at != end) n = -1;
   }
-  if (n < 0 || n > kMostFirst) throw UsageError(fmt::format("--protect '{}' names no rows; use first:N, sinkmap:FILE or none", text));
+  if (n < 0 || n > kMostFirst) throw UsageError(fmt::format("--protect '{}' names no rows; use auto, first:N, sinkmap:FILE or none", text));
   std::vector<int32_t> positions(n);
   std::iota(positions.begin(), positions.end(), 0);
   return positions;

@@ -7,8 +7,9 @@
 
 namespace sinkscope::policy {
 
-// "first:N", "sinkmap:FILE" (the positions that `sinkscope profile --sinkmap` found) or "none" as positions, in order.
-// Throws UsageError for anything else, InputError for a file that is no sink map.
-std::vector<int32_t> protected_positions(const std::string& text);
+// "first:N", "sinkmap:FILE" (the positions that `sinkscope profile --sinkmap` found) or "none" as positions, in order; "auto"
+// is first:4 for a --kv-type that is coarser than F16, else none. Throws UsageError for anything else, InputError for a file
+// that is no sink map.
+std::vector<int32_t> protected_positions(const std::string& text, const std::string& kv_type);
 
 }  // namespace sinkscope::policy

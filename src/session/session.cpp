@@ -121,10 +121,19 @@ struct Session::Impl {
     return {.budget = budget, .n_batch = options.n_batch, .sinks = options.memory->sinks, .protect = options.memory->protect};
   }
 
+  // Rows that are not rounded to less than F16: those that a policy never drops.
+  std::vector<int32_t> exact_positions() const {
+    std::vector<int32_t> exact = options.memory->protect;
+    for (int i = 0; i < options.memory->sinks && policy::kind(options.memory->policy).has_sinks; ++i) exact.push_back(i);
+    std::ranges::sort(exact);
+    return exact;
+  }
+
   void take_budget() {
     const MemoryOptions& o = *options.memory;
     if (o.budget_bytes == 0 || budget_rows > 0) return;
-    budget_rows = policy::rows_within(o.budget_bytes, owned()->memory(), [&](int layer) { return owned()->window(layer); }, policy->observe(), options.n_batch);
+    budget_rows = policy::rows_within(o.budget_bytes, owned()->memory(), [&](int layer) { return owned()->window(layer); }, policy->observe(), policy::kind(o.policy).positions == std::string_view("gaps"),
+                                      options.n_batch);
     policy = policy::make(o.policy, policy_options(budget_rows));
   }
 
@@ -137,16 +146,13 @@ struct Session::Impl {
       throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
     // A budget in bytes becomes one in rows when the layers are known: until then there is one batch at most.
     policy = policy::make(o.policy, policy_options(o.budget_bytes > 0 ? kUnknown : o.budget));
-    constexpr std::pair<const char*, cache::Precision> kPrecisions[] = {{"f16", cache::Precision::f16}, {"f32", cache::Precision::f32}};
-    const auto* precision = std::ranges::find(kPrecisions, options.kv_type, [](const auto& p) { return std::string(p.first); });
-    if (precision == std::end(kPrecisions)) throw UsageError(fmt::format("owned memory keeps no '{}'; use f16 or f32", options.kv_type));
     constexpr std::pair<const char*, backend::Positions> kPositions[] = {{"cache", backend::Positions::cache}, {"gaps", backend::Positions::gaps}};
     const std::string wanted = o.positions == "auto" ? policy::kind(o.policy).positions : o.positions;
     const auto* positions = std::ranges::find(kPositions, wanted, [](const auto& p) { return std::string(p.first); });
     if (positions == std::end(kPositions)) throw UsageError(fmt::format("'{}' is no mode of positions; use auto or cache or gaps", o.positions));
     std::optional<cache::Observer> observer;
     if (policy->observe().any()) observer.emplace(*attachment->kernels, policy->observe());
-    attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, precision->second), positions->second,
+    attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, cache::precision(options.kv_type), exact_positions()), positions->second,
                                                             windows(*model), std::move(observer));
     if (has_learned_positions(*model)) owned()->memory().hold_base();
   }
@@ -175,7 +181,7 @@ struct Session::Impl {
       const int window = owned()->window(crowded.index);
       const policy::Kept kept = window > 0 ? policy::each_head(crowded, [&](const cache::Head& head) { return policy::first_and_last(head.n_row(), 0, window - 1); })
                                            : policy->keep(crowded);
-      for (size_t h = 0; h < layer.heads.size(); ++h) memory.keep(layer, static_cast<int>(h), kept[h]);
+      for (size_t h = 0; h < layer.heads.size(); ++h) layer.heads[h].keep(kept[h]);
     }
   }
 
