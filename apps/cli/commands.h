@@ -8,6 +8,7 @@
 namespace sinkscope::cli {
 
 void add_profile_command(CLI::App& app, std::function<void()>& chosen);
+void add_calibrate_command(CLI::App& app, std::function<void()>& chosen);
 void add_stream_command(CLI::App& app, std::function<void()>& chosen);
 void add_eval_command(CLI::App& app, std::function<void()>& chosen);
 

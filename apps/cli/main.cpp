@@ -97,7 +97,7 @@ int fail(const std::string& sentence, int code) {
 
 // What CLI11 says, in our words.
 std::string sentence(const CLI::ParseError& e) {
-  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of profile, stream and eval";
+  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of its commands";
   if (dynamic_cast<const CLI::ConversionError*>(&e)) {
     constexpr std::string_view kFront = "Could not convert: ";
     return (what.starts_with(kFront) ? what.substr(kFront.size()) : what) + " is no number that this option takes" + help;
@@ -125,6 +125,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", SINKSCOPE_VERSION);
   std::function<void()> chosen;
   sinkscope::cli::add_profile_command(app, chosen);
+  sinkscope::cli::add_calibrate_command(app, chosen);
   sinkscope::cli::add_eval_command(app, chosen);
   sinkscope::cli::add_stream_command(app, chosen);
 

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "sinkscope/calibrate.h"
 #include "sinkscope/eval.h"
 #include "sinkscope/profile.h"
 #include "sinkscope/stream.h"
@@ -23,6 +24,7 @@ struct Option {
 };
 
 std::span<const Option<ProfileOptions>> profile_options();
+std::span<const Option<CalibrateOptions>> calibrate_options();
 std::span<const Option<EvalOptions>> eval_options();
 std::span<const Option<StreamOptions>> stream_options();
 

@@ -78,6 +78,7 @@ struct MemoryOptions {
   int sinks = 4;                    // of policy streaming: first rows that it never drops
   std::string positions = "auto";   // cache: kept rows stand side by side (StreamingLLM); gaps: where they were; auto: the policy's own
   std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
+  std::string sink_map = {};        // of policies sinkmap and duo: file of sinkscope profile --sinkmap, calibrated
 };
 
 struct SessionOptions {
@@ -93,9 +94,13 @@ struct SessionOptions {
   // rounding. Without, it is faster: few tokens have an attention kernel of their own, and OpenBLAS multiplies only
   // where llama.cpp is slower.
   bool batch_invariant = true;
-  // Then n_context bounds nothing, and kv_type is f16 or f32.
+  // Then n_context bounds nothing, and kv_type is one of f32, f16, q8c, q4c, q8_0, q4_0.
   std::optional<MemoryOptions> memory = {};
 };
+
+namespace policy {
+class Policy;
+}
 
 class Session {
  public:
@@ -120,6 +125,8 @@ class Session {
 
   // Tokens are remembered from call to call. False: encoders and diffusion models, whose tokens see each other both ways.
   bool has_memory() const;
+  // In place of the memory's policy, before run(). For the library's own use.
+  void keep_by(std::shared_ptr<const policy::Policy> policy);
   // The memory of SessionOptions::memory as bytes, and back: what follows is then the same. load() throws InputError for
   // bytes that are no memory of such a session.
   std::vector<uint8_t> save() const;

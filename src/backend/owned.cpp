@@ -147,8 +147,17 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
   if (observed) seeing.push_back(&*observer_);
   attention::attend(over, seeing, kernels, n_thread, work, way);
 
+  if (observes_queries_ && !has_window) observe_queries(call, layer, rope(node, call.layer));
   keep(call, layer, kernels);
   if (observed) observer_->add_to(layer);
+}
+
+void OwnedMemory::observe_queries(const attention::Call& call, cache::Layer& layer, const Rope& rope) const {
+  if (rope.hidden) throw InputError("this model changes its queries after RoPE, so that they cannot be foreseen; use another policy");
+  if (!layer.queries) layer.queries.emplace(call.n_head, call.d_key, call.scale, rope);
+  const auto first = static_cast<double>(memory_.n_past() - memory_.base());
+  for (int h = 0; h < call.n_head; ++h)
+    for (int i = 0; i < call.n_query; ++i) layer.queries->add(h, first + i, call.query(0, h, i));
 }
 
 void OwnedMemory::keep(const attention::Call& call, cache::Layer& layer, const attention::Kernels& kernels) {

@@ -21,8 +21,10 @@ enum class Positions {
 class OwnedMemory {
  public:
   // `window`, by layer: the keys that a query sees, itself included; 0: all.
-  OwnedMemory(cache::Memory memory, Positions positions, std::vector<int> window, std::optional<cache::Observer> observer)
-      : memory_(std::move(memory)), positions_(positions), window_(std::move(window)), observer_(std::move(observer)) {}
+  OwnedMemory(cache::Memory memory, Positions positions, std::vector<int> window, const attention::Kernels& kernels, cache::Observe observe)
+      : memory_(std::move(memory)), positions_(positions), window_(std::move(window)), observes_queries_(observe.queries) {
+    if (observe.any()) observer_.emplace(kernels, observe);
+  }
 
   cache::Memory& memory() { return memory_; }
   int window(int layer) const { return layer < static_cast<int>(window_.size()) ? window_[layer] : 0; }
@@ -38,6 +40,7 @@ class OwnedMemory {
   const Rope& rope(const ggml_tensor* node, int layer);
   Axis axis_of(const attention::Call& call, const cache::Layer& layer, bool with_stands, Turning& turning) const;
   std::vector<uint16_t> mask_of(const attention::Call& call, const Axis& axis, int n_plane) const;
+  void observe_queries(const attention::Call& call, cache::Layer& layer, const Rope& rope) const;
   // The batch's rows join the memory.
   void keep(const attention::Call& call, cache::Layer& layer, const attention::Kernels& kernels);
 
@@ -45,6 +48,7 @@ class OwnedMemory {
   Positions positions_;
   std::vector<int> window_;
   std::optional<cache::Observer> observer_;  // for policies that choose by attention
+  bool observes_queries_;
   std::map<int, Rope> ropes_;                // by layer
 };
 

@@ -7,12 +7,12 @@
 
 #include <ggml.h>
 
+#include "cache/queries.h"
+
 namespace sinkscope::backend {
 
-struct Rope {
-  bool hidden = false;             // there is one, but behind an operation that does not let turns through
-  std::vector<int> first, second;  // components that turn together; those of no pair stay
-  std::vector<double> angle;       // of a pair, in radians for one position
+struct Rope : cache::Rotation {
+  bool hidden = false;  // there is one, but behind an operation that does not let turns through
 };
 
 // The rope operation that made these queries; null where there is none. `hidden` says whether something lies between that

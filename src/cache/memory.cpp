@@ -52,6 +52,7 @@ Head& Head::operator=(Head other) noexcept {
   std::swap(parts_, other.parts_);
   std::swap(storage_, other.storage_);
   std::swap(observations_, other.observations_);
+  std::swap(notes_, other.notes_);
   n_row_ = other.n_row_;
   return *this;
 }
@@ -65,14 +66,16 @@ std::vector<int32_t> Head::positions() const {
   return positions;
 }
 
-std::vector<float> Head::keys() const {
-  const int d = storage_->d_key;
-  std::vector<float> keys(static_cast<size_t>(n_row_) * d);
+std::vector<float> Head::decoded(attention::Rows (Block::*rows)(int) const, int d) const {
+  std::vector<float> floats(static_cast<size_t>(n_row_) * d);
   over_runs([&](int first, int n, const Block& block, int at) {
-    storage_->kernels->decode_rows(block.keys(at), 0, 1, 0, n, d, d, keys.data() + static_cast<size_t>(first) * d);
+    storage_->kernels->decode_rows((block.*rows)(at), 0, 1, 0, n, d, d, floats.data() + static_cast<size_t>(first) * d);
   });
-  return keys;
+  return floats;
 }
+
+std::vector<float> Head::keys() const { return decoded(&Block::keys, storage_->d_key); }
+std::vector<float> Head::values() const { return decoded(&Block::values, storage_->d_value); }
 
 void Head::add(Part part) {
   if (parts_.size() == parts_.capacity()) parts_.reserve(parts_.size() + parts_.size() / 4 + 2);
@@ -129,12 +132,14 @@ void Head::settle_last() {
 }
 
 void Head::keep(const std::vector<bool>& kept) {
-  for (Observation& seen : observations_) {
+  const auto filter = [&](std::vector<float>& of_rows) {
     size_t n = 0;
-    for (size_t i = 0; i < seen.mass.size(); ++i)
-      if (kept[i]) seen.mass[n++] = seen.mass[i];
-    seen.mass.resize(n);
-  }
+    for (size_t i = 0; i < of_rows.size(); ++i)
+      if (kept[i]) of_rows[n++] = of_rows[i];
+    of_rows.resize(n);
+  };
+  for (Observation& seen : observations_) filter(seen.mass);
+  filter(notes_);
   int row = 0;
   for (Part& part : parts_)
     for (unsigned left = part.live; left; left &= left - 1, ++row)
@@ -178,7 +183,7 @@ void Head::over_runs(const std::function<void(int, int, const Block&, int)>& bod
 }
 
 size_t Head::bookkeeping() const {
-  size_t n = parts_.capacity() * sizeof(Part) + observations_.capacity() * sizeof(Observation);
+  size_t n = parts_.capacity() * sizeof(Part) + observations_.capacity() * sizeof(Observation) + notes_.capacity() * sizeof(float);
   for (const Observation& seen : observations_) n += seen.mass.capacity() * sizeof(float);
   return n;
 }
@@ -214,8 +219,10 @@ int64_t Memory::base_of(int64_t position) const {
 
 size_t Memory::bytes() const {
   size_t n = *allocated_ + epochs_.capacity() * sizeof(Epoch) + layers_.capacity() * sizeof(Layer);
-  for (const Layer& layer : layers_)
+  for (const Layer& layer : layers_) {
+    if (layer.queries) n += layer.queries->bytes();
     for (const Head& head : layer.heads) n += sizeof(Head) + head.bookkeeping();
+  }
   return n;
 }
 

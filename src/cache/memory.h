@@ -9,10 +9,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "cache/block.h"
+#include "cache/queries.h"
 
 namespace sinkscope::cache {
 
@@ -39,8 +41,9 @@ class Head {
   int n_row() const { return n_row_; }
   // Positions of the rows, [n_row].
   std::vector<int32_t> positions() const;
-  // Keys of the rows as floats, [n_row, d_key].
+  // Keys and values of the rows as floats, [n_row, d_key] and [n_row, d_value].
   std::vector<float> keys() const;
+  std::vector<float> values() const;
   // Behind the last row: d_key and d_value floats.
   void append(int32_t position, const float* key, const float* value);
   // Keeps the rows for which kept[i] is true, [n_row].
@@ -50,6 +53,9 @@ class Head {
   // What was seen of these rows, the newest last; rows that came later are missing at the end.
   std::vector<Observation>& observations() { return observations_; }
   const std::vector<Observation>& observations() const { return observations_; }
+  // A number for each row that a policy wants to remember; rows that came later are missing at the end.
+  std::vector<float>& notes() { return notes_; }
+  const std::vector<float>& notes() const { return notes_; }
   // For saving: restore() puts a part behind the others.
   std::span<const Part> parts() const { return parts_; }
   void restore(Part part);
@@ -61,16 +67,19 @@ class Head {
   void add(Part part);
   void settle_last();
   void pack();
+  std::vector<float> decoded(attention::Rows (Block::*rows)(int) const, int d) const;
 
   std::shared_ptr<const Storage> storage_;
   std::vector<Part> parts_;
   std::vector<Observation> observations_;
+  std::vector<float> notes_;
   int n_row_ = 0;
 };
 
 struct Layer {
   std::shared_ptr<const Storage> storage;
   std::vector<Head> heads;
+  std::optional<Queries> queries = {};  // where a policy asks for them
 };
 
 class Memory {

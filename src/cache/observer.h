@@ -13,6 +13,7 @@ namespace sinkscope::cache {
 struct Observe {
   int n_last = 0;        // the last so many, over batches; 0: none
   bool all = false;      // every query that ever was, added up (H2O)
+  bool queries = false;  // what the queries themselves are like: Layer::queries
   bool any() const { return all || n_last > 0; }
 };
 

@@ -40,7 +40,7 @@ json head_json(const Head& head) {
                       {"positions", binary(positions)}, {"data", binary(std::vector(data.begin(), data.end()))}});
   }
   for (const Observation& o : head.observations()) seen.push_back({{"n_query", o.n_query}, {"mass", binary(o.mass)}});
-  return {{"blocks", blocks}, {"observations", seen}};
+  return {{"blocks", blocks}, {"observations", seen}, {"notes", binary(head.notes())}};
 }
 
 void read_head(const json& from, const Storage& storage, Head& head) {
@@ -63,6 +63,8 @@ void read_head(const json& from, const Storage& storage, Head& head) {
     Observation& seen = head.observations().emplace_back(Observation{o.at("n_query"), values_of<float>(o.at("mass"))});
     if (seen.mass.size() > static_cast<size_t>(head.n_row())) throw InputError("");
   }
+  head.notes() = values_of<float>(from.at("notes"));
+  if (head.notes().size() > static_cast<size_t>(head.n_row())) throw InputError("");
 }
 
 }  // namespace
@@ -73,7 +75,11 @@ std::vector<uint8_t> to_bytes(const Memory& memory) {
     json heads = json::array();
     for (const Head& head : layer.heads) heads.push_back(head_json(head));
     const int d_key = layer.storage ? layer.storage->d_key : 0, d_value = layer.storage ? layer.storage->d_value : 0;
-    layers.push_back({{"d_key", d_key}, {"d_value", d_value}, {"heads", heads}});
+    json queries;
+    if (const auto& q = layer.queries)
+      queries = {{"n_head", q->n_head()}, {"scale", q->scale()}, {"first", q->rotation().first}, {"second", q->rotation().second},
+                 {"angle", q->rotation().angle}, {"numbers", binary(q->numbers())}};
+    layers.push_back({{"queries", queries}, {"d_key", d_key}, {"d_value", d_value}, {"heads", heads}});
   }
   for (const Memory::Epoch& e : memory.epochs()) epochs.push_back({e.first, e.base});
   return json::to_cbor({{"schema", kSchema}, {"precision", coding(memory.precision()).name}, {"n_past", memory.n_past()},
@@ -93,6 +99,16 @@ void from_bytes(std::span<const uint8_t> bytes, Memory& memory) {
       const json& heads = layers[i].at("heads");
       if (heads.empty()) continue;
       Layer& layer = memory.layer(static_cast<int>(i), static_cast<int>(heads.size()), layers[i].at("d_key"), layers[i].at("d_value"));
+      if (const json& q = layers[i].at("queries"); !q.is_null()) {
+        Rotation rotation{q.at("first"), q.at("second"), q.at("angle")};
+        const auto sound = [&](const std::vector<int>& components) {
+          return components.size() == rotation.angle.size() && std::ranges::all_of(components, [&](int c) { return c >= 0 && c < layer.storage->d_key; });
+        };
+        const int n_head = q.at("n_head");
+        if (!sound(rotation.first) || !sound(rotation.second) || n_head < 1 || n_head % static_cast<int>(heads.size()) != 0) throw InputError("");
+        layer.queries.emplace(n_head, layer.storage->d_key, q.at("scale"), rotation);
+        if (!layer.queries->restore(values_of<float>(q.at("numbers")))) throw InputError("");
+      }
       for (size_t h = 0; h < heads.size(); ++h) read_head(heads[h], *layer.storage, layer.heads[h]);
     }
     memory.restore(from.at("n_past"), std::move(epochs));

@@ -13,6 +13,7 @@
 #include "policy/budget.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
+#include "session/predictions.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
@@ -41,16 +42,6 @@ void check(const EvalOptions& o) {
   for (const std::string& p : o.policies)
     if (p != kRecompute) policy::kind(p);
     else if (!o.kv_budgets.empty()) throw UsageError("policy 'recompute' keeps no rows that bytes could be counted of; give --budget");
-}
-
-std::vector<int> read_tokens(const EvalOptions& o, const Model& model, bool bos) {
-  std::vector<int> tokens = model.tokenize(session::read_text(o.text));
-  if (bos) tokens.insert(tokens.begin(), model.info().bos);
-  const size_t wanted = o.tokens > 0 ? o.tokens : tokens.size(), needed = std::max<size_t>(wanted, o.skip + 2);
-  if (tokens.size() < needed)
-    throw InputError(fmt::format("{} has {} tokens, {} are needed; give more text or another --tokens", session::named(o.text), tokens.size(), needed));
-  tokens.resize(wanted);
-  return tokens;
 }
 
 // What a policy predicts, chunk by chunk.
@@ -123,23 +114,6 @@ class Candidate {
   int n_token_ = 0;
 };
 
-// A row of logits as natural logarithms of probabilities; returns the index of the largest.
-int log_probabilities(const float* logits, int n, std::vector<float>& to) {
-  to.assign(logits, logits + n);
-  const int top = static_cast<int>(std::max_element(to.begin(), to.end()) - to.begin());
-  double sum = 0;
-  for (const float x : to) sum += std::exp(x - to[top]);
-  const float shift = to[top] + static_cast<float>(std::log(sum));
-  for (float& x : to) x -= shift;
-  return top;
-}
-
-double divergence(const std::vector<float>& from, const std::vector<float>& to) {
-  double sum = 0;
-  for (size_t i = 0; i < from.size(); ++i) sum += std::exp(from[i]) * (from[i] - to[i]);
-  return sum;
-}
-
 struct Row {
   std::vector<float> full, other;
   std::vector<double> nll, kl;  // by candidate
@@ -151,10 +125,10 @@ void compare(const std::vector<const std::vector<float>*>& logits, int row, int 
   int top = 0;
   for (size_t c = 0; c < logits.size(); ++c) {
     std::vector<float>& log_p = c == 0 ? r.full : r.other;
-    const int this_top = log_probabilities(logits[c]->data() + static_cast<size_t>(row) * n_vocab, n_vocab, log_p);
+    const int this_top = session::log_probabilities(logits[c]->data() + static_cast<size_t>(row) * n_vocab, n_vocab, log_p);
     if (c == 0) top = this_top;
     r.nll[c] = -static_cast<double>(log_p[next]);
-    r.kl[c] = c == 0 ? 0 : divergence(r.full, log_p);
+    r.kl[c] = c == 0 ? 0 : session::divergence(r.full, log_p);
     r.same_top[c] = this_top == top;
   }
 }
@@ -195,7 +169,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   e.model = model.info();
   e.options = o;
   e.bos = session::wants_bos(o.bos, e.model);
-  const std::vector<int> tokens = read_tokens(o, model, e.bos);
+  const std::vector<int> tokens = session::first_tokens(model, session::read_text(o.text), session::named(o.text), e.bos, o.tokens, o.skip + 2);
   e.n_token = static_cast<int>(tokens.size());
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
@@ -214,6 +188,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
         for (const int sinks : kind.has_sinks ? o.sinks : std::vector<int>{0}) {
           memory.sinks = sinks;
           memory.protect = policy::protected_positions(o.protect, kv_type);
+          if (kind.needs_map) memory.sink_map = o.sink_map;
           add(policy, kv_type, memory);
         }
     }

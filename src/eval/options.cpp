@@ -5,11 +5,12 @@ namespace sinkscope {
 std::span<const Option<EvalOptions>> eval_options() {
   using O = EvalOptions;
   static const Option<O> options[] = {
-      {"--policy", "A,B,C", "policies (docs/streaming.md): full, window, recompute, streaming, h2o, tova, snapkv, pyramidkv, adakv, knorm, keydiff", &O::policies},
+      {"--policy", "A,B,C", "policies (docs/streaming.md): full, window, recompute, streaming, sinkmap, duo, h2o, tova, snapkv, pyramidkv, adakv, criticalkv, expected, knorm, keydiff", &O::policies},
       {"--budget", "ROWS,...", "rows that each KV head may keep, sinks and the present chunk included", &O::budgets},
       {"--kv-budget", "BYTES,...", "in place of --budget: all that may be allocated for keys and values, as in 8MiB", &O::kv_budgets},
       {"--sinks", "N,...", "of policy streaming: first rows that are never dropped", &O::sinks},
       {"--protect", "ROWS", "rows that no policy but window drops and no type rounds: first:N, sinkmap:FILE (of profile --sinkmap), none; auto: first:4 for types coarser than f16", &O::protect},
+      {"--sinkmap", "FILE", "of policies sinkmap and duo: file of profile --sinkmap, calibrated by calibrate", &O::sink_map},
       {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were), auto (the policy's own)", &O::positions},
       {"--tokens", "N", "tokens of the text, BOS included; 0: all", &O::tokens},
       {"--skip", "N", "tokens at the start of the text that are read but count for nothing", &O::skip},

@@ -13,16 +13,20 @@ namespace sinkscope::policy {
 namespace {
 
 constexpr Kind kKinds[] = {
-    {.name = "full", .make = full, .needs_budget = false, .has_sinks = false, .keeps_window = false, .positions = "cache"},
-    {.name = "window", .make = window, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "cache"},
-    {.name = "streaming", .make = streaming, .needs_budget = true, .has_sinks = true, .keeps_window = false, .positions = "cache"},
-    {.name = "h2o", .make = h2o, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
-    {.name = "tova", .make = tova, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
-    {.name = "snapkv", .make = snapkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .positions = "gaps"},
-    {.name = "pyramidkv", .make = pyramidkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .positions = "gaps"},
-    {.name = "adakv", .make = adakv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .positions = "gaps"},
-    {.name = "knorm", .make = knorm, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
-    {.name = "keydiff", .make = keydiff, .needs_budget = true, .has_sinks = false, .keeps_window = false, .positions = "gaps"},
+    {.name = "full", .make = full, .needs_budget = false, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
+    {.name = "window", .make = window, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
+    {.name = "streaming", .make = streaming, .needs_budget = true, .has_sinks = true, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
+    {.name = "sinkmap", .make = sinkmap, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
+    {.name = "duo", .make = duo, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
+    {.name = "h2o", .make = h2o, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "tova", .make = tova, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "snapkv", .make = snapkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "pyramidkv", .make = pyramidkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "adakv", .make = adakv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "criticalkv", .make = criticalkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "expected", .make = expected, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "knorm", .make = knorm, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "keydiff", .make = keydiff, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
 };
 
 }  // namespace
@@ -42,6 +46,8 @@ std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
   const Kind& k = kind(name);
   if (k.needs_budget && options.budget <= 0) throw UsageError(fmt::format("policy '{}' needs a number of rows to keep; give --budget ROWS", name));
   if (options.sinks < 0) throw UsageError(fmt::format("{} sinks are no number of rows; use 0 or more", options.sinks));
+  if (k.needs_map && (!options.map || options.map->heads.empty()))
+    throw UsageError(fmt::format("policy '{}' needs to know the model's heads; give --sinkmap FILE, a sink map that sinkscope calibrate has measured", name));
   // Something must stay beside what comes and what may not go.
   const auto fits = [&](int n, const char* what) {
     if (k.needs_budget && n + options.n_batch >= options.budget)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -9,20 +10,30 @@
 
 #include "cache/memory.h"
 #include "cache/observer.h"
+#include "policy/sink_map.h"
 
 namespace sinkscope::policy {
+
+// W_o of a layer, [n_out, n_in]: n_in is n_head d_value.
+struct Projection {
+  std::vector<float> weights;
+  int n_in = 0;
+};
 
 struct Options {
   int budget = 0;                   // rows of each KV head, those to come included; 0: as many as there are
   int n_batch = 1;                  // tokens that come at once, at most
   int sinks = 4;                    // streaming: first rows that stay
   std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
+  std::function<Projection(int layer)> output_projection = {};  // of criticalkv
+  std::shared_ptr<const SinkMap> map = {};  // of sinkmap and duo, calibrated
   int window = 32;                  // snapkv and its kin: last rows that stay, and queries whose attention counts
 };
 
 // A layer that has to make room.
 struct Crowded {
   const cache::Layer& layer;
+  const cache::Memory& memory;      // that it is of
   int index, n_layer;
   int n_new;                        // rows that are to follow
 };
@@ -34,6 +45,8 @@ class Policy {
   virtual ~Policy() = default;
   // What must be known about the rows.
   virtual cache::Observe observe() const { return {}; }
+  // Before keep(): writes Head::notes(), where it needs any.
+  virtual void note(cache::Layer&, int /*index*/) const {}
   virtual Kept keep(const Crowded& c) const = 0;
 };
 
@@ -41,7 +54,8 @@ class Policy {
 struct Kind {
   const char* name;
   std::unique_ptr<Policy> (*make)(const Options&);
-  bool needs_budget, has_sinks, keeps_window;
+  bool needs_budget, has_sinks, keeps_window, needs_map;
+  bool scatters;                    // it may leave single rows
   const char* positions;            // where its rows stand unless somebody says otherwise: cache or gaps
 };
 std::span<const Kind> kinds();
@@ -87,5 +101,9 @@ std::unique_ptr<Policy> pyramidkv(const Options& options);
 std::unique_ptr<Policy> adakv(const Options& options);
 std::unique_ptr<Policy> knorm(const Options& options);
 std::unique_ptr<Policy> keydiff(const Options& options);
+std::unique_ptr<Policy> expected(const Options& options);
+std::unique_ptr<Policy> criticalkv(const Options& options);
+std::unique_ptr<Policy> sinkmap(const Options& options);
+std::unique_ptr<Policy> duo(const Options& options);
 
 }  // namespace sinkscope::policy

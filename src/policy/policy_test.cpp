@@ -62,7 +62,7 @@ class Seen {
     return sum / kGroup;
   }
   Kept kept(const char* policy, const Options& options, int n_new = 1, int index = 0, int n_layer = 1) const {
-    return make(policy, options)->keep({.layer = *layer_, .index = index, .n_layer = n_layer, .n_new = n_new});
+    return make(policy, options)->keep({.layer = *layer_, .memory = memory_, .index = index, .n_layer = n_layer, .n_new = n_new});
   }
 
   std::vector<double> weights;

@@ -4,8 +4,10 @@ namespace sinkscope::policy {
 
 constexpr int kNeighbours = 2;  // on either side: a kernel of 5
 
+std::vector<float> SnapKv::smoothed_scores(const cache::Head& head) { return smoothed(observed(head), kNeighbours); }
+
 std::vector<float> SnapKv::scores(const cache::Head& head) const {
-  std::vector<float> scores = smoothed(observed(head), kNeighbours);
+  std::vector<float> scores = smoothed_scores(head);
   prefer(scores, head, options_, options_.window);
   return scores;
 }

@@ -14,6 +14,7 @@ class SnapKv : public Policy {
   Kept keep(const Crowded& c) const override;
 
  protected:
+  static std::vector<float> smoothed_scores(const cache::Head& head);
   std::vector<float> scores(const cache::Head& head) const;
   Options options_;
 };

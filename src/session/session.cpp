@@ -17,6 +17,7 @@
 #include "session/blas_check.h"
 #include "session/llama_log.h"
 #include "session/model.h"
+#include "session/output_projection.h"
 #include "session/windows.h"
 #include "session/registry_mutex.h"
 #include "sinkscope/error.h"
@@ -61,7 +62,8 @@ struct Session::Impl {
   SessionOptions options;
   std::shared_ptr<backend::Attachment> attachment;  // null where llama.cpp computes attention
   std::unique_ptr<llama_context, decltype(&llama_free)> context{nullptr, &llama_free};
-  std::unique_ptr<policy::Policy> policy;  // of owned memory
+  std::shared_ptr<const policy::Policy> policy;  // of owned memory
+  std::shared_ptr<const policy::SinkMap> map;     // that it knows heads by
   int budget_rows = 0;                     // its budget, where it was given in bytes
   std::vector<std::string> notes;
   int n_past = 0;  // tokens in the memory
@@ -118,13 +120,14 @@ struct Session::Impl {
   static constexpr int kUnknown = 1 << 30;
 
   policy::Options policy_options(int budget) const {
-    return {.budget = budget, .n_batch = options.n_batch, .sinks = options.memory->sinks, .protect = options.memory->protect};
+    return {.budget = budget, .n_batch = options.n_batch, .sinks = options.memory->sinks, .protect = options.memory->protect, .output_projection = session::output_projection(*model), .map = map};
   }
 
   // Rows that are not rounded to less than F16: those that a policy never drops.
   std::vector<int32_t> exact_positions() const {
     std::vector<int32_t> exact = options.memory->protect;
     for (int i = 0; i < options.memory->sinks && policy::kind(options.memory->policy).has_sinks; ++i) exact.push_back(i);
+    if (map) exact.insert(exact.end(), map->positions.begin(), map->positions.end());
     std::ranges::sort(exact);
     return exact;
   }
@@ -132,7 +135,7 @@ struct Session::Impl {
   void take_budget() {
     const MemoryOptions& o = *options.memory;
     if (o.budget_bytes == 0 || budget_rows > 0) return;
-    budget_rows = policy::rows_within(o.budget_bytes, owned()->memory(), [&](int layer) { return owned()->window(layer); }, policy->observe(), policy::kind(o.policy).positions == std::string_view("gaps"),
+    budget_rows = policy::rows_within(o.budget_bytes, owned()->memory(), [&](int layer) { return owned()->window(layer); }, policy->observe(), policy::kind(o.policy).scatters,
                                       options.n_batch);
     policy = policy::make(o.policy, policy_options(budget_rows));
   }
@@ -144,16 +147,20 @@ struct Session::Impl {
       throw InputError(fmt::format("'{}' remembers by more than attention, which owned memory cannot hold; use it without a policy", file));
     if (llama_model_has_encoder(model->llama.get()))
       throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
+    if (!o.sink_map.empty()) {
+      map = std::make_shared<const policy::SinkMap>(policy::read_sink_map(o.sink_map));
+      if (map->n_layer != model->info.n_layer || map->n_head_kv != model->info.n_head_kv)
+        throw InputError(fmt::format("'{}' is of another model: it has {} layers of {} KV heads, '{}' has {} of {}; give this model's sink map", o.sink_map,
+                                     map->n_layer, map->n_head_kv, file, model->info.n_layer, model->info.n_head_kv));
+    }
     // A budget in bytes becomes one in rows when the layers are known: until then there is one batch at most.
     policy = policy::make(o.policy, policy_options(o.budget_bytes > 0 ? kUnknown : o.budget));
     constexpr std::pair<const char*, backend::Positions> kPositions[] = {{"cache", backend::Positions::cache}, {"gaps", backend::Positions::gaps}};
     const std::string wanted = o.positions == "auto" ? policy::kind(o.policy).positions : o.positions;
     const auto* positions = std::ranges::find(kPositions, wanted, [](const auto& p) { return std::string(p.first); });
     if (positions == std::end(kPositions)) throw UsageError(fmt::format("'{}' is no mode of positions; use auto or cache or gaps", o.positions));
-    std::optional<cache::Observer> observer;
-    if (policy->observe().any()) observer.emplace(*attachment->kernels, policy->observe());
     attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, cache::precision(options.kv_type), exact_positions()), positions->second,
-                                                            windows(*model), std::move(observer));
+                                                            windows(*model), *attachment->kernels, policy->observe());
     if (has_learned_positions(*model)) owned()->memory().hold_base();
   }
 
@@ -177,7 +184,8 @@ struct Session::Impl {
     for (size_t i = 0; i < memory.layers().size(); ++i) {
       cache::Layer& layer = memory.layers()[i];
       if (layer.heads.empty()) continue;  // no attention there
-      const policy::Crowded crowded{.layer = layer, .index = static_cast<int>(i), .n_layer = static_cast<int>(memory.layers().size()), .n_new = n_new};
+      policy->note(layer, static_cast<int>(i));
+      const policy::Crowded crowded{.layer = layer, .memory = memory, .index = static_cast<int>(i), .n_layer = static_cast<int>(memory.layers().size()), .n_new = n_new};
       const int window = owned()->window(crowded.index);
       const policy::Kept kept = window > 0 ? policy::each_head(crowded, [&](const cache::Head& head) { return policy::first_and_last(head.n_row(), 0, window - 1); })
                                            : policy->keep(crowded);
@@ -287,6 +295,11 @@ void Session::Impl::advance(std::span<const int> tokens, std::vector<float>* log
     }
     if (progress) progress(first + m);
   }
+}
+
+void Session::keep_by(std::shared_ptr<const policy::Policy> policy) {
+  if (!impl_->owned()) throw InternalError("only owned memory has a policy");
+  impl_->policy = std::move(policy);
 }
 
 bool Session::has_memory() const { return llama_get_memory(impl_->context.get()) != nullptr; }

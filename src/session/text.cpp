@@ -1,5 +1,6 @@
 #include "session/text.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -37,6 +38,16 @@ bool wants_bos(const std::string& mode, const ModelInfo& model) {
   if (mode == "never") return false;
   if (model.bos < 0) throw InputError(fmt::format("'{}' has no BOS token; use --bos never", model.file));
   return true;
+}
+
+std::vector<int> first_tokens(const Model& model, const std::string& text, const std::string& name, bool bos, int wanted, int least) {
+  std::vector<int> tokens = model.tokenize(text);
+  if (bos) tokens.insert(tokens.begin(), model.info().bos);
+  const size_t n = wanted > 0 ? wanted : tokens.size(), needed = std::max<size_t>(n, least);
+  if (tokens.size() < needed)
+    throw InputError(fmt::format("{} has {} tokens, {} are needed; give more text or another --tokens", name, tokens.size(), needed));
+  tokens.resize(n);
+  return tokens;
 }
 
 }  // namespace sinkscope::session

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "sinkscope/session.h"
 
@@ -19,5 +20,9 @@ std::string named(const std::string& path);
 
 // Whether --bos auto, always or never puts BOS before a text. Throws InputError where the model has none.
 bool wants_bos(const std::string& mode, const ModelInfo& model);
+
+// The first tokens of a text, BOS included where `bos`: `wanted` of them, 0: all. Throws InputError where there are fewer, or
+// fewer than `least`.
+std::vector<int> first_tokens(const Model& model, const std::string& text, const std::string& name, bool bos, int wanted, int least);
 
 }  // namespace sinkscope::session

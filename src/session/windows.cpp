@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <llama-model.h>
 
+#include "session/model.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope {

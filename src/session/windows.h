@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "session/model.h"
+#include "sinkscope/session.h"
 
 namespace sinkscope {
 

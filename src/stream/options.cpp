@@ -12,6 +12,7 @@ std::span<const Option<StreamOptions>> stream_options() {
       {"--kv-budget", "BYTES", "in place of --budget: all that may be allocated for keys and values, as in 8MiB", &O::kv_budget},
       {"--sinks", "N", "of policy streaming: first rows that are never dropped", &O::sinks},
       {"--protect", "ROWS", "rows that no policy but window drops and no type rounds: first:N, sinkmap:FILE (of profile --sinkmap), none; auto: first:4 for types coarser than f16", &O::protect},
+      {"--sinkmap", "FILE", "of policies sinkmap and duo: file of profile --sinkmap, calibrated by calibrate", &O::sink_map},
       {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were), auto (the policy's own)", &O::positions},
       {"--kv-type", "TYPE", "type of kept keys and values: f32, f16, q8c, q4c (keys by channel, values by row), q8_0, q4_0", &O::kv_type},
       {"--temperature", "X", "of sampling; 0: always the likeliest token", &O::temperature},

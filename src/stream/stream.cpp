@@ -56,7 +56,7 @@ class Stream {
                           .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas, .batch_invariant = false,
                           .memory = MemoryOptions{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget,
                                                   .budget_bytes = o.kv_budget.empty() ? 0 : policy::bytes_of(o.kv_budget), .sinks = o.sinks,
-                                                  .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type)}}),
+                                                  .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type), .sink_map = o.sink_map}}),
         sampler_({.temperature = o.temperature, .top_p = o.top_p, .min_p = o.min_p, .seed = o.seed}) {
     for (int t = 0; t < model_.info().n_vocab; ++t)
       if (model_.is_end(t)) ends_.push_back(t);
