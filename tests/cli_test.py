@@ -1290,6 +1290,81 @@ class Eval(Test):
         self.assertTrue(math.isfinite(self.load("b.json")["results"][1]["ppl"]))
 
 
+    def test_types_of_the_memory_are_compared_with_halves(self):
+        self.works("eval", MODEL, "text", "--policy", "full,streaming", "--budget", "96", "--kv-type", "f16,q8c,q4c,q4_0", "--tokens", "300", "--json", "out.json")
+        results = self.load("out.json")["results"]
+        self.assertEqual([(r["policy"], r["kv_type"]) for r in results],
+                         [(p, t) for p in ("full", "streaming") for t in ("f16", "q8c", "q4c", "q4_0")])
+        by_type = {r["kv_type"]: r for r in results[:4]}
+        self.assertLess(by_type["q8c"]["kl"], by_type["q4c"]["kl"])
+        self.assertLess(by_type["q4c"]["kl"], by_type["q4_0"]["kl"])
+        self.assertLess(by_type["q4c"]["kv_bytes"], by_type["f16"]["kv_bytes"] * .4)
+
+    def test_skipped_tokens_count_for_nothing(self):
+        self.works("eval", MODEL, "text", "--tokens", "200", "--json", "all.json")
+        self.works("eval", MODEL, "text", "--tokens", "200", "--skip", "150", "--policy", "recompute,window", "--budget", "64", "--json", "late.json")
+        full, late = self.load("all.json")["results"][0], self.load("late.json")["results"]
+        self.assertNotEqual(full["ppl"], late[0]["ppl"])
+        for r in late:
+            self.assertTrue(math.isfinite(r["ppl"]))
+            self.assertEqual(len(r["ppl_by_1024"]), 1)
+        self.refused(WRONG_USE, "eval", MODEL, "text", "--tokens", "200", "--skip", "199", says=("--skip 199", "198"))
+
+
+class Calibrate(Test):
+    def setUp(self):
+        super().setUp()
+        self.write("text", words(300))
+        self.works("profile", MODEL, "text", *SMALL, "--min-rows", "4", "--sinkmap", "map.json")
+
+    def calibrate(self, *options, **more):
+        return self.works("calibrate", MODEL, "text", "--sinkmap", "map.json", "--tokens", "48", "--windows", "24", "--chunk", "16", *options, **more)
+
+    def test_heads_are_measured_and_policies_use_them(self):
+        ended = self.calibrate()
+        self.assertIn("90 heads on 48 tokens", ended.out.decode())
+        c = self.load("map.json")["calibration"]
+        self.assertEqual([(h["layer"], h["head_kv"]) for h in c["heads"]], [(l, h) for l in range(30) for h in range(3)])
+        for h in c["heads"]:
+            self.assertGreaterEqual(h["kl"][0], 0)
+            self.assertLess(abs(h["loss"][0]), 1)
+        self.assertGreater(max(h["kl"][0] for h in c["heads"]), 1e-6)
+        self.works("eval", MODEL, "text", "--policy", "sinkmap,duo", "--budget", "96", "--tokens", "250", "--sinkmap", "map.json", "--json", "out.json")
+        full, *others = self.load("out.json")["results"]
+        for r in others:
+            self.assertLessEqual(r["mean_rows"], 96)
+            self.assertLess(r["kv_bytes"], full["kv_bytes"])
+
+        # What was interrupted goes on where it stopped.
+        whole = self.load("map.json")
+        part = json.loads(json.dumps(whole))
+        part["calibration"]["heads"] = part["calibration"]["heads"][:85]
+        self.write("map.json", json.dumps(part))
+        self.refused(FAILED, "eval", MODEL, "text", "--policy", "duo", "--tokens", "100", "--budget", "64", "--sinkmap", "map.json", says=("85 of 90",))
+        self.calibrate()
+        again = self.load("map.json")
+        for a, b in zip(whole["calibration"]["heads"], again["calibration"]["heads"]):
+            self.assertEqual(a["layer"], b["layer"])
+            self.assertAlmostEqual(a["kl"][0], b["kl"][0], delta=1e-4)
+        self.assertEqual(len(again["calibration"]["heads"]), 90)
+
+    def test_what_cannot_be_is_refused(self):
+        for code, options, says in [(WRONG_USE, ["--windows", "8"], ("--windows 8",)), (WRONG_USE, ["--windows", "48"], ("--windows 48",)),
+                                    (FAILED, ["--tokens", "5000"], ("text", "5000")), (WRONG_USE, ["--chunk", "0"], ("--chunk 0",))]:
+            with self.subTest(options):
+                options = dict([("--tokens", "48"), ("--windows", "24"), ("--chunk", "16")] + [tuple(options)])
+                self.refused(code, "calibrate", MODEL, "text", "--sinkmap", "map.json", *[x for pair in options.items() for x in pair], says=says)
+        self.refused(WRONG_USE, "calibrate", MODEL, "text", says=("--sinkmap",))
+        self.refused(FAILED, "calibrate", MODEL, "text", "--sinkmap", "text", says=("text", "sink map"))
+        other = self.load("map.json")
+        other["model"]["sha256"] = "0" * 64
+        self.write("other.json", json.dumps(other))
+        self.refused(FAILED, "calibrate", MODEL, "text", "--sinkmap", "other.json", says=("another model",))
+        other["model"]["n_layer"] = 12
+        self.write("other.json", json.dumps(other))
+        self.refused(WRONG_USE, "eval", MODEL, "text", "--policy", "sinkmap", "--tokens", "100", "--budget", "64", says=("--sinkmap",))
+
+
 class Stream(Test):
     SHORT = ["--budget", "48", "--chunk", "16"]
 

@@ -62,7 +62,18 @@ class Seen {
     return sum / kGroup;
   }
   Kept kept(const char* policy, const Options& options, int n_new = 1, int index = 0, int n_layer = 1) const {
-    return make(policy, options)->keep({.layer = *layer_, .memory = memory_, .index = index, .n_layer = n_layer, .n_new = n_new});
+    const auto made = make(policy, options);
+    made->note(*layer_, index);
+    return made->keep({.layer = *layer_, .memory = memory_, .index = index, .n_layer = n_layer, .n_new = n_new});
+  }
+  const float* value(int head_kv, int row) const { return v_.data() + (static_cast<size_t>(head_kv) * kRow + row) * kDim; }
+  const float* query(int head, int row) const { return q_.data() + (static_cast<size_t>(head) * kRow + row) * kDim; }
+  // The queries as if they had been rotated by their row's number.
+  void observe_queries(const cache::Rotation& rotation) {
+    layer_->queries.emplace(kHead, kDim, .2f, rotation);
+    for (int h = 0; h < kHead; ++h)
+      for (int row = 0; row < kRow; ++row) layer_->queries->add(h, row, query(h, row));
+    memory_.end_batch(kRow);
   }
 
   std::vector<double> weights;
@@ -185,6 +196,92 @@ TEST(Policy, AdaKvLetsHeadsCompete) {
   const Kept kept = seen.kept("adakv", {.budget = 30, .window = 10});
   EXPECT_NE(wins[0], wins[1]);
   for (int h = 0; h < kHeadKv; ++h) EXPECT_EQ(kept[h], plainly(snap_scores(seen, h, 10), last(10), 10 + wins[h]));
+}
+
+TEST(Policy, ExpectedForeseesQueriesLikeThoseBefore) {
+  Seen seen({});
+  const cache::Rotation rotation{{0, 1}, {2, 3}, {.37, .011}};
+  seen.observe_queries(rotation);
+  for (int h = 0; h < kHeadKv; ++h) {
+    std::vector<double> scores(kRow);
+    for (int head = h * kHead / kHeadKv; head < (h + 1) * kHead / kHeadKv; ++head) {
+      // Queries turned back, and the mean of the rotations to come as a whole matrix.
+      std::vector<std::vector<double>> q(kRow, std::vector<double>(kDim)), turn(kDim, std::vector<double>(kDim));
+      for (int row = 0; row < kRow; ++row) {
+        std::vector<float> back(seen.query(head, row), seen.query(head, row) + kDim);
+        rotation.turn(-row, back.data());
+        q[row].assign(back.begin(), back.end());
+      }
+      for (int i = 0; i < kDim; ++i) turn[i][i] = i < 4 ? 0 : 1;
+      for (int p = 0; p < 2; ++p)
+        for (int position = kRow; position < kRow + 512; ++position) {
+          const double c = std::cos(rotation.angle[p] * position) / 512, s = std::sin(rotation.angle[p] * position) / 512;
+          turn[p][p] += c, turn[p + 2][p + 2] += c, turn[p][p + 2] -= s, turn[p + 2][p] += s;
+        }
+      std::vector<double> mean(kDim), weight(kRow);
+      for (const auto& one : q)
+        for (int i = 0; i < kDim; ++i) mean[i] += one[i] / kRow;
+      double sum = 0;
+      for (int row = 0; row < kRow; ++row) {
+        // k turned by the transposed mean rotation meets the queries as they are.
+        std::vector<double> k(kDim);
+        for (int i = 0; i < kDim; ++i)
+          for (int j = 0; j < kDim; ++j) k[i] += turn[j][i] * seen.key(h, row)[j];
+        const double linear = std::inner_product(k.begin(), k.end(), mean.begin(), 0.0);
+        double variance = 0;
+        for (const auto& one : q) variance += std::pow(std::inner_product(k.begin(), k.end(), one.begin(), 0.0) - linear, 2) / kRow;
+        sum += weight[row] = std::exp(.2 * linear + .2 * .2 * variance / 2);
+      }
+      for (int row = 0; row < kRow; ++row)
+        scores[row] += weight[row] / sum * std::sqrt(std::inner_product(seen.value(h, row), seen.value(h, row) + kDim, seen.value(h, row), 0.0));
+    }
+    EXPECT_EQ(seen.kept("expected", {.budget = 30})[h], plainly(scores, last(0), 29));
+    EXPECT_EQ(seen.kept("expected", {.budget = 30, .protect = {2}})[h], plainly(scores, last(0, {2}), 29));
+  }
+}
+
+TEST(Policy, CriticalKvWeighsWhatAValueDoesToTheOutput) {
+  constexpr int kOut = 50;
+  Projection projection{std::vector<float>(static_cast<size_t>(kOut) * kHead * kDim), kHead * kDim};
+  for (size_t i = 0; i < projection.weights.size(); ++i) projection.weights[i] = std::sin(static_cast<float>(i * i % 977));
+  const Seen seen({.n_last = 10, .all = false});
+  for (int h = 0; h < kHeadKv; ++h) {
+    std::vector<double> scores = snap_scores(seen, h, 10);
+    for (int row = 0; row < kRow; ++row) {
+      double norm = 0;
+      for (int out = 0; out < kOut; ++out)
+        for (int head = h * kHead / kHeadKv; head < (h + 1) * kHead / kHeadKv; ++head)
+          norm += std::abs(std::inner_product(seen.value(h, row), seen.value(h, row) + kDim, projection.weights.begin() + (out * kHead + head) * kDim, 0.0));
+      scores[row] *= norm;
+    }
+    const Options options{.budget = 30, .output_projection = [&](int) { return projection; }, .window = 10};
+    EXPECT_EQ(seen.kept("criticalkv", options, 3)[h], plainly(scores, last(10), 27));
+  }
+}
+
+// Two KV heads of which the second needs four times as much, or looks far back.
+std::shared_ptr<SinkMap> some_map() {
+  return std::make_shared<SinkMap>(SinkMap{.positions = {5}, .n_layer = 1, .n_head_kv = 2, .n_token = 1000, .windows = {50, 100},
+                                           .heads = {{0, 0, {.001 * .019, .001 * .009}, .1}, {0, 1, {.016 * .019, .016 * .009}, .6}}});
+}
+
+TEST(Policy, SinkMapGivesRowsToHeadsThatNeedThem) {
+  const Seen seen({});
+  // 32 rows: 9 each (a batch of 1, a sink, a quarter of the budget must be; here 10), the others 1 to 4 as the square roots of the needs are.
+  const Kept kept = seen.kept("sinkmap", {.budget = 32, .map = some_map()});
+  const int least = 1 + 1 + 32 / 4, left = 2 * (32 - least);
+  EXPECT_EQ(kept[0], last(least + left / 5 - 2, {5}));
+  EXPECT_EQ(kept[1], last(least + left * 4 / 5 - 2, {5}));
+  EXPECT_THROW(make("sinkmap", {.budget = 32}), UsageError);
+  EXPECT_THROW(make("duo", {.budget = 32, .map = std::make_shared<SinkMap>()}), UsageError);
+}
+
+TEST(Policy, DuoKeepsAllThatItCanOfHeadsThatLookFarBack) {
+  const Seen seen({});
+  // The streaming head has half of the mean: 16 rows, of which one comes and 7 are the first ones.
+  const Kept kept = seen.kept("duo", {.budget = 32, .map = some_map()});
+  EXPECT_EQ(kept[0], last(8, {0, 1, 2, 3, 4, 5, 6}));
+  EXPECT_EQ(kept[1], last(40, {0, 1, 2, 3, 4, 5, 6}));
 }
 
 TEST(Policy, KNormAndKeyDiffLookAtKeysAlone) {
