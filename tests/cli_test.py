@@ -1300,6 +1300,15 @@ class Eval(Test):
         self.assertLess(by_type["q4c"]["kl"], by_type["q4_0"]["kl"])
         self.assertLess(by_type["q4c"]["kv_bytes"], by_type["f16"]["kv_bytes"] * .4)
 
+    def test_alone_nothing_is_compared(self):
+        self.works("eval", MODEL, "text", "--tokens", "200", "--policy", "streaming", "--budget", "96", "--json", "both.json")
+        self.works("eval", MODEL, "text", "--tokens", "200", "--policy", "streaming", "--budget", "96", "--alone", "--json", "alone.json")
+        [alone] = self.load("alone.json")["results"]
+        self.assertIsNone(alone["kl"])
+        self.assertAlmostEqual(alone["ppl"], self.load("both.json")["results"][1]["ppl"], places=3)
+        self.assertEqual([len(alone[by]) for by in ("ppl_by_1024", "tokens_per_second_by_1024", "rss_by_1024")], [1, 1, 1])
+        self.assertGreater(alone["rss_by_1024"][0], 10 << 20)
+
     def test_skipped_tokens_count_for_nothing(self):
         self.works("eval", MODEL, "text", "--tokens", "200", "--json", "all.json")
         self.works("eval", MODEL, "text", "--tokens", "200", "--skip", "150", "--policy", "recompute,window", "--budget", "64", "--json", "late.json")

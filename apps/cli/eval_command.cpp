@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -18,8 +19,9 @@ std::string table(const Eval& e) {
                                  e.model.name, e.n_token, e.options.text, e.options.chunk, e.options.positions, "policy", "type", "sinks", "budget",
                                  "memory", "mean rows", "ppl", "KL", "same top", "tokens/s");
   for (const EvalResult& r : e.results)
-    text += fmt::format("{:<10} {:>5} {:>6} {:>7} {:>10} {:>9.0f} {:>9.3f} {:>8.4f} {:>7.1f} % {:>9.0f}\n", r.policy, r.kv_type, r.sinks,
-                        r.budget_rows ? std::to_string(r.budget_rows) : "-", bytes(r.kv_bytes), r.mean_rows, r.ppl, r.kl, r.same_top,
+    text += fmt::format("{:<10} {:>5} {:>6} {:>7} {:>10} {:>9.0f} {:>9.3f} {:>8} {:>9} {:>9.0f}\n", r.policy, r.kv_type, r.sinks,
+                        r.budget_rows ? std::to_string(r.budget_rows) : "-", bytes(r.kv_bytes), r.mean_rows, r.ppl,
+                        std::isnan(r.kl) ? "-" : fmt::format("{:.4f}", r.kl), std::isnan(r.kl) ? "-" : fmt::format("{:.1f} %", r.same_top),
                         r.tokens_per_second);
   return text;
 }

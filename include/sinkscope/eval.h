@@ -24,6 +24,7 @@ struct EvalOptions {
   std::string positions = "auto";     // cache, gaps, or the policy's own
   int tokens = 2048;                  // of the text, BOS included; 0: all
   int skip = 0;                       // of them, tokens at the start that are read but count for nothing
+  bool alone = false;                 // without "full", which grows with the text: nothing is compared with it
   int chunk = 32;                     // tokens that are evicted for and run at a time; 1 is StreamingLLM to the letter
   std::string bos = "auto";           // auto (as the tokenizer says), always, never
   std::vector<std::string> kv_types = {"f16"};  // of kept keys and values, each with each: f32, f16, q8c, q4c, q8_0, q4_0
@@ -39,9 +40,11 @@ struct EvalResult {
   int64_t kv_bytes = 0;               // allocated for keys, values and what belongs to them, at most during the run
   double mean_rows = 0;               // of a KV head when a chunk was run, itself included: the mean context
   double ppl = 0;                     // perplexity of all tokens behind the first and the skipped ones
-  std::vector<double> ppl_by_1024;    // of the tokens 0 to 1,023, and so on
-  double kl = 0;                      // nats for each token: from what "full" predicts to what this policy predicts
-  double same_top = 0;                // per cent of tokens whose likeliest successor is the same as with "full"
+  // Of the tokens 0 to 1,023, and so on: perplexity, speed, and the process's resident memory behind the last of them.
+  std::vector<double> ppl_by_1024, tokens_per_second_by_1024;
+  std::vector<int64_t> rss_by_1024;
+  double kl = 0;                      // nats for each token: from what "full" predicts to what this policy predicts; NaN when alone
+  double same_top = 0;                // per cent of tokens whose likeliest successor is the same as with "full"; NaN when alone
   double tokens_per_second = 0;
 };
 
@@ -51,7 +54,7 @@ struct Eval {
   EvalOptions options;
   int n_token = 0;
   bool bos = false;
-  std::vector<EvalResult> results;    // "full" in F16 first: the others are compared with it
+  std::vector<EvalResult> results;    // "full" in F16 first, unless alone: the others are compared with it
   std::vector<std::string> notes;     // what a reader must know, a sentence each
 };
 

@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <fstream>
+#include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include "attention/team.h"
 #include "io/sha256.h"
@@ -44,6 +48,14 @@ void check(const EvalOptions& o) {
     else if (!o.kv_budgets.empty()) throw UsageError("policy 'recompute' keeps no rows that bytes could be counted of; give --budget");
 }
 
+// Of this process; 0 where the system does not tell.
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t all = 0, resident = 0;
+  file >> all >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
 // What a policy predicts, chunk by chunk.
 class Candidate {
  public:
@@ -68,7 +80,12 @@ class Candidate {
     if (recompute_) from_scratch(tokens, first, n);
     else if (first == 0) session_.run(tokens.first(n), &logits_);
     else session_.append(tokens.subspan(first, n), &logits_);
-    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    seconds_ += seconds;
+    Stretch& stretch = stretches_[first / kTokensPerPoint];
+    stretch.n_token += n;
+    stretch.seconds += seconds;
+    stretch.rss = resident_bytes();
     rows_ += n * session_.memory_rows();
     n_token_ += n;
     result.kv_bytes = std::max(result.kv_bytes, static_cast<int64_t>(session_.memory_bytes()));
@@ -76,6 +93,13 @@ class Candidate {
     if (!recompute_) result.budget_rows = session_.memory_budget();
     result.mean_rows = rows_ / n_token_;
     return logits_;
+  }
+
+  void finish_stretches() {
+    for (const auto& [index, s] : stretches_) {
+      result.tokens_per_second_by_1024.push_back(s.n_token / s.seconds);
+      result.rss_by_1024.push_back(s.rss);
+    }
   }
 
   int n_thread() const { return session_.n_thread(); }
@@ -107,8 +131,15 @@ class Candidate {
     logits_ = std::move(all);
   }
 
+  struct Stretch {
+    int n_token = 0;
+    double seconds = 0;
+    int64_t rss = 0;
+  };
+
   Session session_;
   bool recompute_;
+  std::map<int, Stretch> stretches_;  // of kTokensPerPoint tokens each
   std::vector<float> logits_;
   double seconds_ = 0, rows_ = 0;
   int n_token_ = 0;
@@ -120,7 +151,7 @@ struct Row {
   std::vector<bool> same_top;
 };
 
-// One token's predictions by all candidates, the first being "full".
+// One token's predictions by all candidates; the others are compared with the first.
 void compare(const std::vector<const std::vector<float>*>& logits, int row, int n_vocab, int next, Row& r) {
   int top = 0;
   for (size_t c = 0; c < logits.size(); ++c) {
@@ -139,8 +170,9 @@ double perplexity(std::span<const double> nll) {
   return std::exp(sum / static_cast<double>(nll.size()));
 }
 
-void finish(Candidate& c, size_t skip) {
+void finish(Candidate& c, size_t skip, bool alone) {
   EvalResult& r = c.result;
+  c.finish_stretches();
   const std::span<const double> nll = c.nll;
   r.ppl = perplexity(nll);
   // nll[i] is of token skip + i + 1.
@@ -149,8 +181,9 @@ void finish(Candidate& c, size_t skip) {
     const size_t first = std::max(begin, skip + 1) - skip - 1, end = std::min(begin + kTokensPerPoint, n_token) - skip - 1;
     r.ppl_by_1024.push_back(perplexity(nll.subspan(first, end - first)));
   }
-  r.kl = c.kl / static_cast<double>(nll.size());
-  r.same_top = 100 * static_cast<double>(c.n_same_top) / static_cast<double>(nll.size());
+  constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
+  r.kl = alone ? kNothing : c.kl / static_cast<double>(nll.size());
+  r.same_top = alone ? kNothing : 100 * static_cast<double>(c.n_same_top) / static_cast<double>(nll.size());
 }
 
 }  // namespace
@@ -179,11 +212,11 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
     memory.positions = o.positions;
     candidates.push_back(std::make_unique<Candidate>(model, o, kv_type, memory));
   };
-  add("full", "f16", {.sinks = 0});
+  if (!o.alone) add("full", "f16", {.sinks = 0});
   for (const std::string& policy : o.policies) {
     const policy::Kind& kind = policy::kind(policy == kRecompute ? "window" : policy);
     for (const std::string& kv_type : o.kv_types) {
-      if (policy == "full" && kv_type == "f16") continue;
+      if (policy == "full" && kv_type == "f16" && !o.alone) continue;
       for (MemoryOptions memory : kind.needs_budget ? budgets : std::vector<MemoryOptions>(1))
         for (const int sinks : kind.has_sinks ? o.sinks : std::vector<int>{0}) {
           memory.sinks = sinks;
@@ -218,7 +251,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
     if (progress) progress("policies", first + n, e.n_token);
   }
   for (const auto& c : candidates) {
-    finish(*c, o.skip);
+    finish(*c, o.skip, o.alone);
     e.results.push_back(c->result);
   }
   e.sha256 = io::sha256_of_file(e.model.file);

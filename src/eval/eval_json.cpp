@@ -16,12 +16,14 @@ std::string to_json(const Eval& e) {
                        {"mean_rows", number(r.mean_rows)},
                        {"ppl", number(r.ppl)},
                        {"ppl_by_1024", numbers(r.ppl_by_1024)},
+                       {"tokens_per_second_by_1024", numbers(r.tokens_per_second_by_1024)},
+                       {"rss_by_1024", r.rss_by_1024},
                        {"kl", number(r.kl)},
                        {"same_top", number(r.same_top)},
                        {"tokens_per_second", number(r.tokens_per_second)}});
   return session::dumped({{"schema", "sinkscope.eval/1"},
                           {"model", session::model_json(e.model, e.sha256)},
-                          {"run", {{"text", e.options.text}, {"n_token", e.n_token}, {"skip", e.options.skip}, {"bos", e.bos},
+                          {"run", {{"text", e.options.text}, {"n_token", e.n_token}, {"skip", e.options.skip}, {"alone", e.options.alone}, {"bos", e.bos},
                                    {"chunk", e.options.chunk}, {"positions", e.options.positions}, {"protect", e.options.protect}}},
                           {"results", results},
                           {"notes", e.notes}});

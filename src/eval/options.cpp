@@ -14,6 +14,7 @@ std::span<const Option<EvalOptions>> eval_options() {
       {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were), auto (the policy's own)", &O::positions},
       {"--tokens", "N", "tokens of the text, BOS included; 0: all", &O::tokens},
       {"--skip", "N", "tokens at the start of the text that are read but count for nothing", &O::skip},
+      {"--alone", "", "without keeping everything too, which takes memory and time: nothing is compared with it", &O::alone},
       {"--chunk", "N", "tokens to make room for and run at a time; 1 is StreamingLLM to the letter", &O::chunk},
       {"--bos", "MODE", "BOS before the text: auto (as the tokenizer says), always, never", &O::bos},
       {"--kv-type", "TYPE,...", "types of kept keys and values: f32, f16, q8c, q4c (keys by channel, values by row), q8_0, q4_0", &O::kv_types},
