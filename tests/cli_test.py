@@ -1300,6 +1300,21 @@ class Eval(Test):
         self.assertLess(by_type["q4c"]["kl"], by_type["q4_0"]["kl"])
         self.assertLess(by_type["q4c"]["kv_bytes"], by_type["f16"]["kv_bytes"] * .4)
 
+    def test_questions_are_answered_from_what_is_kept(self):
+        self.works("eval", MODEL, "--task", "needle", "--policy", "window", "--budget", "64", "--tokens", "256", "--json", "out.json")
+        full, window = self.load("out.json")["results"]
+        self.assertEqual([(a["length"], a["depth"]) for a in full["answers"]], [(n, d) for n in (64, 128, 256) for d in (0, .25, .5, .75, 1)])
+        self.assertEqual(full["accuracy"], 100 * sum(a["expected"] == a["found"] for a in full["answers"]) / 15)
+        self.assertGreater(full["accuracy"], 60)
+        self.assertLess(window["accuracy"], full["accuracy"])  # keys that were dropped cannot be told
+        self.assertNotIn("ppl", full)
+        self.works("eval", MODEL, "--task", "lines", "--policy", "window", "--budget", "96", "--tokens", "800", "--json", "out.json")
+        for r in self.load("out.json")["results"]:
+            self.assertEqual([a["line"] for a in r["answers"]], [10])
+        for options, says in [(["--task", "riddle"], ("riddle", "needle")), (["text", "--task", "needle"], ("no TEXT",)), (["--task", "lines", "--tokens", "50"], ("50",)), ([], ("TEXT",))]:
+            with self.subTest(options):
+                self.refused(WRONG_USE, "eval", MODEL, *options, says=says)
+
     def test_alone_nothing_is_compared(self):
         self.works("eval", MODEL, "text", "--tokens", "200", "--policy", "streaming", "--budget", "96", "--json", "both.json")
         self.works("eval", MODEL, "text", "--tokens", "200", "--policy", "streaming", "--budget", "96", "--alone", "--json", "alone.json")

@@ -15,6 +15,8 @@ namespace sinkscope {
 struct EvalOptions {
   std::string model;                  // GGUF file, or a name of scripts/fetch-model
   std::string text;                   // file; "-" is standard input
+  std::string task = "text";          // text: predict each token; needle, lines: answer questions about a made-up text
+  uint32_t seed = 1;                  // of that
   std::vector<std::string> policies = {"streaming"};
   std::vector<int> budgets = {512};   // rows of each KV head, sinks included; each policy with each of them
   std::vector<std::string> kv_budgets;  // in bytes, as in 8MiB: in place of budgets
@@ -46,6 +48,14 @@ struct EvalResult {
   double kl = 0;                      // nats for each token: from what "full" predicts to what this policy predicts; NaN when alone
   double same_top = 0;                // per cent of tokens whose likeliest successor is the same as with "full"; NaN when alone
   double tokens_per_second = 0;
+  struct Answer {                     // of tasks needle and lines
+    int length = 0;                   // needle: tokens of the text, about
+    double depth = 0;                 // needle: where in it the key stands, 0 to 1
+    int line = 0;                     // lines: the one that was asked for
+    std::string expected, found;      // digits
+  };
+  std::vector<Answer> answers;
+  double accuracy() const;            // per cent of answers that are right
 };
 
 struct Eval {

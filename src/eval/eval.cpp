@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "attention/team.h"
+#include "eval/tasks.h"
 #include "io/sha256.h"
 #include "policy/budget.h"
 #include "policy/policy.h"
@@ -35,6 +36,10 @@ void check(const EvalOptions& o) {
   at_least("--tokens", o.tokens, 0);
   if (o.tokens == 1) throw UsageError("--tokens 1 leaves nothing to predict; use 2 or more, or 0 for the whole text");
   at_least("--skip", o.skip, 0);
+  if (o.task != "text" && o.task != "needle" && o.task != "lines") throw UsageError(fmt::format("--task '{}' is unknown; use text, needle or lines", o.task));
+  if (o.task == "text" && o.text.empty()) throw UsageError("TEXT is missing; give a file, or --task needle or lines, which make their own");
+  if (o.task != "text" && (!o.text.empty() || o.tokens == 0 || o.skip > 0))
+    throw UsageError(fmt::format("--task {} makes a text of its own, of --tokens; give no TEXT, no --skip, and how many", o.task));
   if (o.tokens > 0 && o.skip > o.tokens - 2) throw UsageError(fmt::format("--skip {} leaves nothing of {} tokens to predict; use {} or less", o.skip, o.tokens, o.tokens - 2));
   at_least("--chunk", o.chunk, 1);
   at_least("--threads", o.threads, 0);
@@ -186,7 +191,66 @@ void finish(Candidate& c, size_t skip, bool alone) {
   r.same_top = alone ? kNothing : 100 * static_cast<double>(c.n_same_top) / static_cast<double>(nll.size());
 }
 
+// The text through all candidates, chunk by chunk.
+void predict(const Model& model, const EvalOptions& o, const std::vector<int>& tokens, std::vector<std::unique_ptr<Candidate>>& candidates, const Progress& progress) {
+  const int n_token = static_cast<int>(tokens.size());
+  const int n_vocab = model.info().n_vocab;
+  std::vector<Row> rows(o.chunk);
+  for (Row& r : rows) r.nll.resize(candidates.size()), r.kl.resize(candidates.size()), r.same_top.resize(candidates.size());
+  for (int first = 0, n; first < o.skip; first += n) {
+    n = std::min(o.chunk, o.skip - first);
+    for (const auto& c : candidates) c->skip(tokens, first, n);
+    if (progress) progress("skipped tokens", first + n, o.skip);
+  }
+  for (int first = o.skip; first < n_token; first += o.chunk) {
+    const int n = std::min(o.chunk, n_token - first), n_predicted = std::min(n, n_token - 1 - first);
+    std::vector<const std::vector<float>*> logits;
+    for (const auto& c : candidates) logits.push_back(&c->predict(tokens, first, n));
+    attention::run_tasks(n_predicted, candidates[0]->n_thread(),
+                         [&](int i, int) { compare(logits, i, n_vocab, tokens[first + i + 1], rows[i]); });
+    for (int i = 0; i < n_predicted; ++i)
+      for (size_t c = 0; c < candidates.size(); ++c) {
+        candidates[c]->nll.push_back(rows[i].nll[c]);
+        candidates[c]->kl += rows[i].kl[c];
+        candidates[c]->n_same_top += rows[i].same_top[c];
+      }
+    if (progress) progress("policies", first + n, n_token);
+  }
+}
+
+// Questions to each candidate. What is answered stays in its memory, as in a conversation.
+void ask(const Model& model, const EvalOptions& o, bool bos, std::vector<std::unique_ptr<Candidate>>& candidates, const Progress& progress) {
+  constexpr int kMostTokens = 12;  // of an answer
+  const std::vector<eval_run::Question> questions = o.task == "needle" ? eval_run::needle(o.tokens, o.seed) : eval_run::lines(o.tokens, o.seed);
+  if (questions.empty()) throw UsageError(fmt::format("--tokens {} is too short for a question of task {}; use more", o.tokens, o.task));
+  int64_t done = 0;
+  for (const auto& c : candidates) {
+    std::vector<int> tokens;
+    size_t n_run = 0;
+    for (const eval_run::Question& q : questions) {
+      if (q.starts_anew) tokens.assign(bos ? 1 : 0, model.info().bos), n_run = 0;
+      for (const int t : model.tokenize(q.text)) tokens.push_back(t);
+      c->skip(tokens, static_cast<int>(n_run), static_cast<int>(tokens.size() - 1 - n_run));
+      std::string text;
+      for (int i = 0; i < kMostTokens && text.find('\n') == std::string::npos; ++i) {
+        n_run = tokens.size();
+        const std::vector<float>& logits = c->predict(tokens, static_cast<int>(n_run) - 1, 1);
+        tokens.push_back(static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+        text += model.token_text(tokens.back());
+        if (const std::string digits = eval_run::digits_of(text); digits.size() >= q.answer.size()) break;
+      }
+      c->result.answers.push_back({.length = q.length, .depth = q.depth, .line = q.line, .expected = q.answer, .found = eval_run::digits_of(text)});
+      if (progress) progress("questions", ++done, static_cast<int64_t>(questions.size() * candidates.size()));
+    }
+  }
+}
+
 }  // namespace
+
+double EvalResult::accuracy() const {
+  const auto n = std::ranges::count_if(answers, [](const Answer& a) { return a.found == a.expected; });
+  return answers.empty() ? 0 : 100.0 * static_cast<double>(n) / static_cast<double>(answers.size());
+}
 
 Eval evaluate(const EvalOptions& o, const Progress& progress) {
   check(o);
@@ -202,8 +266,10 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   e.model = model.info();
   e.options = o;
   e.bos = session::wants_bos(o.bos, e.model);
-  const std::vector<int> tokens = session::first_tokens(model, session::read_text(o.text), session::named(o.text), e.bos, o.tokens, o.skip + 2);
-  e.n_token = static_cast<int>(tokens.size());
+  const bool asks = o.task != "text";
+  std::vector<int> tokens;
+  if (!asks) tokens = session::first_tokens(model, session::read_text(o.text), session::named(o.text), e.bos, o.tokens, o.skip + 2);
+  e.n_token = asks ? o.tokens : static_cast<int>(tokens.size());
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
   std::vector<std::unique_ptr<Candidate>> candidates;
@@ -228,30 +294,10 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   }
   e.notes.insert(e.notes.end(), candidates[0]->notes().begin(), candidates[0]->notes().end());
 
-  const int n_vocab = e.model.n_vocab;
-  std::vector<Row> rows(o.chunk);
-  for (Row& r : rows) r.nll.resize(candidates.size()), r.kl.resize(candidates.size()), r.same_top.resize(candidates.size());
-  for (int first = 0, n; first < o.skip; first += n) {
-    n = std::min(o.chunk, o.skip - first);
-    for (const auto& c : candidates) c->skip(tokens, first, n);
-    if (progress) progress("skipped tokens", first + n, o.skip);
-  }
-  for (int first = o.skip; first < e.n_token; first += o.chunk) {
-    const int n = std::min(o.chunk, e.n_token - first), n_predicted = std::min(n, e.n_token - 1 - first);
-    std::vector<const std::vector<float>*> logits;
-    for (const auto& c : candidates) logits.push_back(&c->predict(tokens, first, n));
-    attention::run_tasks(n_predicted, candidates[0]->n_thread(),
-                         [&](int i, int) { compare(logits, i, n_vocab, tokens[first + i + 1], rows[i]); });
-    for (int i = 0; i < n_predicted; ++i)
-      for (size_t c = 0; c < candidates.size(); ++c) {
-        candidates[c]->nll.push_back(rows[i].nll[c]);
-        candidates[c]->kl += rows[i].kl[c];
-        candidates[c]->n_same_top += rows[i].same_top[c];
-      }
-    if (progress) progress("policies", first + n, e.n_token);
-  }
+  if (asks) ask(model, o, e.bos, candidates, progress);
+  else predict(model, o, tokens, candidates, progress);
   for (const auto& c : candidates) {
-    finish(*c, o.skip, o.alone);
+    if (!asks) finish(*c, o.skip, o.alone);
     e.results.push_back(c->result);
   }
   e.sha256 = io::sha256_of_file(e.model.file);

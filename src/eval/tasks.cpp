@@ -1,0 +1,60 @@
+#include "eval/tasks.h"
+
+#include <algorithm>
+#include <cctype>
+#include <random>
+
+#include <fmt/format.h>
+
+namespace sinkscope::eval_run {
+namespace {
+
+constexpr int kTokensOfFiller = 24, kTokensOfLine = 20;  // about: how long texts become
+constexpr int kLinesBetween = 10, kLinesBack = 20;
+
+std::string some_number(std::mt19937& random) { return std::to_string(10000 + random() % 90000); }
+
+}  // namespace
+
+std::vector<Question> needle(int n_token, uint32_t seed) {
+  constexpr const char* kFiller = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again. ";
+  std::mt19937 random(seed);
+  std::vector<Question> questions;
+  for (const int length : {n_token / 4, n_token / 2, n_token})
+    for (const double depth : {0.0, 0.25, 0.5, 0.75, 1.0}) {
+      const std::string key = some_number(random);
+      const int n = std::max(1, length / kTokensOfFiller), before = static_cast<int>(depth * n);
+      std::string text = "There is important information hidden in this text. Find it and remember it. ";
+      for (int i = 0; i <= n; ++i) {
+        if (i == before) text += fmt::format("The pass key is {}. Remember it. {} is the pass key. ", key, key);
+        if (i < n) text += kFiller;
+      }
+      questions.push_back({.text = text + "What is the pass key? The pass key is", .answer = key, .starts_anew = true, .length = length, .depth = depth});
+    }
+  return questions;
+}
+
+std::vector<Question> lines(int n_token, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<std::string> contents;
+  std::vector<Question> questions;
+  std::string text;
+  for (int line = 1; line * kTokensOfLine < n_token; ++line) {
+    contents.push_back(some_number(random));
+    text += fmt::format("line {}: REGISTER_CONTENT is {}\n", line, contents.back());
+    if (line % kLinesBetween != 0 || line <= kLinesBack) continue;
+    const int asked = line - kLinesBack;
+    questions.push_back({.text = text + fmt::format("What is the REGISTER_CONTENT in line {}? The REGISTER_CONTENT in line {} is", asked, asked),
+                         .answer = contents[asked - 1], .starts_anew = questions.empty(), .line = asked});
+    text = "\n";
+  }
+  return questions;
+}
+
+std::string digits_of(const std::string& text) {
+  const auto is_digit = [](unsigned char c) { return std::isdigit(c) != 0; };
+  const auto begin = std::ranges::find_if(text, is_digit);
+  return {begin, std::find_if_not(begin, text.end(), is_digit)};
+}
+
+}  // namespace sinkscope::eval_run
