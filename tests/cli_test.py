@@ -1315,6 +1315,37 @@ class Eval(Test):
             with self.subTest(options):
                 self.refused(WRONG_USE, "eval", MODEL, *options, says=says)
 
+    def test_results_are_drawn(self):
+        self.works("eval", MODEL, "text", "--tokens", "200", "--budget", "64,96", "--json", "out.json", "--plot", "out.svg")
+        with open(self.path("out.svg"), encoding="utf-8") as file:
+            svg = file.read()
+        self.assertTrue(svg.rstrip().endswith("</svg>"))
+        for says in ("streaming 64, 4 sinks", "streaming 96, 4 sinks", "full", "memory, MiB", "perplexity"):
+            self.assertIn(says, svg)
+        self.refused(FAILED, "eval", MODEL, "text", "--tokens", "200", "--plot", "out.svg", env=environment(PATH="/nowhere"), says=("gnuplot",))
+
+    def test_an_interrupted_run_goes_on(self):
+        self.write("long", words(3500))
+        command = ["eval", MODEL, "long", "--tokens", "3000", "--policy", "streaming,snapkv", "--kv-type", "q4c", "--budget", "96", "--alone", "--json", "out.json"]
+        self.works(*command)
+        whole = self.load("out.json")["results"]
+        os.remove(self.path("out.json"))
+        process = self.start(*command, "--resume", "state", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.exists(self.path("state")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(.1)
+        process.kill()
+        process.wait()
+        self.assertTrue(os.path.exists(self.path("state")))
+        self.assertFalse(os.path.exists(self.path("out.json")))
+        self.refused(FAILED, *command, "--resume", "state", "--seed", "2", says=("state", "other options"))
+        self.refused(FAILED, *command, "--resume", "long", says=("long", "--resume"))
+        self.works(*command, "--resume", "state")
+        for a, b in zip(whole, self.load("out.json")["results"]):
+            for same in ("policy", "ppl", "ppl_by_1024", "mean_rows", "kv_bytes"):
+                self.assertEqual(a[same], b[same])
+        self.assertFalse(os.path.exists(self.path("state")))
+
     def test_alone_nothing_is_compared(self):
         self.works("eval", MODEL, "text", "--tokens", "200", "--policy", "streaming", "--budget", "96", "--json", "both.json")
         self.works("eval", MODEL, "text", "--tokens", "200", "--policy", "streaming", "--budget", "96", "--alone", "--json", "alone.json")

@@ -33,7 +33,8 @@ struct EvalOptions {
   int threads = 0;                    // 0: one for each core
   std::string isa = "auto";
   bool no_blas = false;
-  std::string json;                   // file to write
+  std::string resume;                 // file that an interrupted run goes on from; it goes when the run has ended
+  std::string json, plot;             // files to write: the results, and a picture of them (SVG, by gnuplot)
 };
 
 struct EvalResult {

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "attention/team.h"
+#include "eval/checkpoint.h"
+#include "eval/plot.h"
 #include "eval/tasks.h"
 #include "io/sha256.h"
 #include "policy/budget.h"
@@ -38,6 +40,7 @@ void check(const EvalOptions& o) {
   at_least("--skip", o.skip, 0);
   if (o.task != "text" && o.task != "needle" && o.task != "lines") throw UsageError(fmt::format("--task '{}' is unknown; use text, needle or lines", o.task));
   if (o.task == "text" && o.text.empty()) throw UsageError("TEXT is missing; give a file, or --task needle or lines, which make their own");
+  if (o.task != "text" && !o.resume.empty()) throw UsageError(fmt::format("--resume is for texts, not for --task {}; leave it away", o.task));
   if (o.task != "text" && (!o.text.empty() || o.tokens == 0 || o.skip > 0))
     throw UsageError(fmt::format("--task {} makes a text of its own, of --tokens; give no TEXT, no --skip, and how many", o.task));
   if (o.tokens > 0 && o.skip > o.tokens - 2) throw UsageError(fmt::format("--skip {} leaves nothing of {} tokens to predict; use {} or less", o.skip, o.tokens, o.tokens - 2));
@@ -98,6 +101,21 @@ class Candidate {
     if (!recompute_) result.budget_rows = session_.memory_budget();
     result.mean_rows = rows_ / n_token_;
     return logits_;
+  }
+
+  // To go on later, and back.
+  nlohmann::json state() const {
+    nlohmann::json stretches = nlohmann::json::array();
+    for (const auto& [index, s] : stretches_) stretches.push_back({index, s.n_token, s.seconds, s.rss});
+    return {{"memory", recompute_ ? nlohmann::json() : nlohmann::json::binary(session_.save())}, {"nll", nll}, {"kl", kl}, {"n_same_top", n_same_top},
+            {"stretches", stretches}, {"seconds", seconds_}, {"rows", rows_}, {"n_token", n_token_}, {"kv_bytes", result.kv_bytes}, {"budget_rows", result.budget_rows}};
+  }
+  void restore(const nlohmann::json& from) {
+    if (!recompute_) session_.load(from.at("memory").get_binary());
+    for (const auto& s : from.at("stretches")) stretches_[s.at(0)] = {s.at(1), s.at(2), s.at(3)};
+    nll = from.at("nll").get<std::vector<double>>();
+    kl = from.at("kl"), n_same_top = from.at("n_same_top"), seconds_ = from.at("seconds"), rows_ = from.at("rows"), n_token_ = from.at("n_token");
+    result.kv_bytes = from.at("kv_bytes"), result.budget_rows = from.at("budget_rows");
   }
 
   void finish_stretches() {
@@ -192,17 +210,28 @@ void finish(Candidate& c, size_t skip, bool alone) {
 }
 
 // The text through all candidates, chunk by chunk.
-void predict(const Model& model, const EvalOptions& o, const std::vector<int>& tokens, std::vector<std::unique_ptr<Candidate>>& candidates, const Progress& progress) {
+void predict(const Model& model, const EvalOptions& o, const std::vector<int>& tokens, std::vector<std::unique_ptr<Candidate>>& candidates, eval_run::Checkpoint& checkpoint,
+             const Progress& progress) {
   const int n_token = static_cast<int>(tokens.size());
   const int n_vocab = model.info().n_vocab;
   std::vector<Row> rows(o.chunk);
   for (Row& r : rows) r.nll.resize(candidates.size()), r.kl.resize(candidates.size()), r.same_top.resize(candidates.size());
-  for (int first = 0, n; first < o.skip; first += n) {
+  int start = 0;
+  if (const nlohmann::json state = checkpoint.read(); !state.is_null()) {
+    start = state.at("first");
+    for (size_t c = 0; c < candidates.size(); ++c) candidates[c]->restore(state.at("candidates").at(c));
+  }
+  for (int first = start, n; first < o.skip; first += n) {
     n = std::min(o.chunk, o.skip - first);
     for (const auto& c : candidates) c->skip(tokens, first, n);
     if (progress) progress("skipped tokens", first + n, o.skip);
   }
-  for (int first = o.skip; first < n_token; first += o.chunk) {
+  for (int first = std::max(start, o.skip); first < n_token; first += o.chunk) {
+    if (checkpoint.is_due()) {
+      nlohmann::json states = nlohmann::json::array();
+      for (const auto& c : candidates) states.push_back(c->state());
+      checkpoint.write({{"first", first}, {"candidates", states}});
+    }
     const int n = std::min(o.chunk, n_token - first), n_predicted = std::min(n, n_token - 1 - first);
     std::vector<const std::vector<float>*> logits;
     for (const auto& c : candidates) logits.push_back(&c->predict(tokens, first, n));
@@ -256,6 +285,11 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   check(o);
   std::optional<AtomicFile> json;
   if (!o.json.empty()) json.emplace(o.json);
+  std::optional<AtomicFile> plot;
+  if (!o.plot.empty()) {
+    eval_run::check_gnuplot();
+    plot.emplace(o.plot);
+  }
   policy::protected_positions(o.protect, "f16");
   std::vector<MemoryOptions> budgets;
   for (const std::string& amount : o.kv_budgets) budgets.push_back({.budget_bytes = policy::bytes_of(amount)});
@@ -267,8 +301,11 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   e.options = o;
   e.bos = session::wants_bos(o.bos, e.model);
   const bool asks = o.task != "text";
+  const std::string text = asks ? "" : session::read_text(o.text);
   std::vector<int> tokens;
-  if (!asks) tokens = session::first_tokens(model, session::read_text(o.text), session::named(o.text), e.bos, o.tokens, o.skip + 2);
+  if (!asks) tokens = session::first_tokens(model, text, session::named(o.text), e.bos, o.tokens, o.skip + 2);
+  e.sha256 = io::sha256_of_file(e.model.file);
+  eval_run::Checkpoint checkpoint(o.resume, o, e.sha256 + text);
   e.n_token = asks ? o.tokens : static_cast<int>(tokens.size());
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
@@ -295,16 +332,16 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   e.notes.insert(e.notes.end(), candidates[0]->notes().begin(), candidates[0]->notes().end());
 
   if (asks) ask(model, o, e.bos, candidates, progress);
-  else predict(model, o, tokens, candidates, progress);
+  else predict(model, o, tokens, candidates, checkpoint, progress);
   for (const auto& c : candidates) {
     if (!asks) finish(*c, o.skip, o.alone);
     e.results.push_back(c->result);
   }
-  e.sha256 = io::sha256_of_file(e.model.file);
-  if (json) {
-    json->write(to_json(e));
-    json->commit();
-  }
+  std::vector<AtomicFile*> files;
+  if (json) json->write(to_json(e)), files.push_back(&*json);
+  if (plot) plot->write(eval_run::to_svg(e)), files.push_back(&*plot);
+  commit_together(files);
+  checkpoint.remove();
   return e;
 }
 

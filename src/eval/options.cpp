@@ -23,7 +23,9 @@ std::span<const Option<EvalOptions>> eval_options() {
       {"--threads", "N", "threads; 0: one for each core", &O::threads},
       {"--isa", "NAME", "instruction set of the attention kernel: auto, avx512, avx2, sse4, neon, generic", &O::isa},
       {"--no-blas", "", "long matrix products without OpenBLAS", &O::no_blas},
+      {"--resume", "FILE", "write the state there now and then; the same command goes on from it", &O::resume},
       {"--json", "FILE", "write the results as JSON (docs/json.md)", &O::json},
+      {"--plot", "FILE", "draw the results as SVG: perplexity over position, quality over bytes (needs gnuplot)", &O::plot},
   };
   return options;
 }

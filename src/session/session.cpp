@@ -310,6 +310,7 @@ std::vector<uint8_t> Session::save() const {
 void Session::load(std::span<const uint8_t> bytes) {
   if (!impl_->owned()) throw InternalError("only owned memory can be loaded");
   cache::from_bytes(bytes, impl_->owned()->memory());
+  if (!impl_->owned()->memory().layers().empty()) impl_->take_budget();
 }
 int64_t Session::n_past() const { return impl_->owned() ? impl_->owned()->memory().n_past() : impl_->n_past; }
 size_t Session::memory_bytes() const { return impl_->owned() ? impl_->owned()->memory().bytes() : 0; }
