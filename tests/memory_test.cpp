@@ -154,6 +154,38 @@ TEST(Memory, EveryPolicyKeepsItsBudgetOnAnyNumberOfThreads) {
   }
 }
 
+TEST(Memory, SequencesShareWhatTheyHaveInCommon) {
+  const Model model("smollm2-135m");
+  const std::vector<int> tokens = random_tokens(model, 300);
+  const std::span<const int> prefix = std::span(tokens).first(200), one = std::span(tokens).subspan(200, 50), other = std::span(tokens).subspan(250, 50);
+  for (const char* kv_type : {"f16", "q4c"}) {
+    const MemoryOptions memory{.policy = "streaming", .budget = 240, .sinks = 4, .positions = "cache"};
+    const auto alone = [&](std::span<const int> rest) {
+      std::vector<float> logits;
+      Session session(model, options(32, memory, kv_type));
+      session.run(prefix);
+      session.append(rest, &logits);
+      return logits;
+    };
+    std::vector<float> logits;
+    Session session(model, options(32, memory, kv_type));
+    session.run(prefix);
+    const size_t bytes = session.memory_bytes();
+    const Sequence common = session.fork();
+    session.append(one, &logits);
+    EXPECT_EQ(logits, alone(one)) << kv_type;
+    const Sequence first = session.fork();
+    session.go_on(common);
+    EXPECT_EQ(session.n_past(), 200);
+    session.append(other, &logits);
+    EXPECT_EQ(logits, alone(other)) << kv_type;
+    EXPECT_LT(session.memory_bytes(), bytes * 2) << kv_type;  // three sequences, of which the first 200 rows are there once
+    session.go_on(first);
+    EXPECT_EQ(first.n_past(), 250);
+    session.append(other.first(1), &logits);
+  }
+}
+
 TEST(Memory, WhatCannotBeIsRefused) {
   const Model model("smollm2-135m");
   const auto refused = [&](MemoryOptions memory, const char* says, const char* kv_type = "f16") {

@@ -101,6 +101,20 @@ struct SessionOptions {
 namespace policy {
 class Policy;
 }
+namespace cache {
+class Memory;
+}
+
+// What a session of SessionOptions::memory remembered when it was forked. Copies, and what sessions go on from it, share its rows by
+// reference until they change; what nobody holds any more is freed.
+class Sequence {
+ public:
+  int64_t n_past() const;
+
+ private:
+  friend class Session;
+  std::shared_ptr<const cache::Memory> memory_;
+};
 
 class Session {
  public:
@@ -131,6 +145,9 @@ class Session {
   // bytes that are no memory of such a session.
   std::vector<uint8_t> save() const;
   void load(std::span<const uint8_t> bytes);
+  // Several sequences in one session: fork() what is remembered, go_on() from any fork. Of a session of the same model and options.
+  Sequence fork() const;
+  void go_on(const Sequence& sequence);
   // Tokens that the memory has seen.
   int64_t n_past() const;
   // What SessionOptions::memory holds now: bytes allocated, and rows by KV head, mean over all of them.

@@ -312,6 +312,17 @@ void Session::load(std::span<const uint8_t> bytes) {
   cache::from_bytes(bytes, impl_->owned()->memory());
   if (!impl_->owned()->memory().layers().empty()) impl_->take_budget();
 }
+Sequence Session::fork() const {
+  if (!impl_->owned()) throw InternalError("only owned memory can be forked");
+  Sequence sequence;
+  sequence.memory_ = std::make_shared<const cache::Memory>(impl_->owned()->memory());
+  return sequence;
+}
+void Session::go_on(const Sequence& sequence) {
+  if (!impl_->owned()) throw InternalError("only owned memory goes on from a fork");
+  impl_->owned()->memory() = *sequence.memory_;
+}
+int64_t Sequence::n_past() const { return memory_->n_past(); }
 int64_t Session::n_past() const { return impl_->owned() ? impl_->owned()->memory().n_past() : impl_->n_past; }
 size_t Session::memory_bytes() const { return impl_->owned() ? impl_->owned()->memory().bytes() : 0; }
 double Session::memory_rows() const {
