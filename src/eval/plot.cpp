@@ -9,12 +9,11 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include "eval/candidate.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::eval_run {
 namespace {
-
-constexpr int kTokensPerPoint = 1024;
 
 // A file that goes when it is no longer needed.
 class TemporaryFile {

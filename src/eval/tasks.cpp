@@ -6,6 +6,8 @@
 
 #include <fmt/format.h>
 
+#include "sinkscope/error.h"
+
 namespace sinkscope::eval_run {
 namespace {
 
@@ -55,6 +57,32 @@ std::string digits_of(const std::string& text) {
   const auto is_digit = [](unsigned char c) { return std::isdigit(c) != 0; };
   const auto begin = std::ranges::find_if(text, is_digit);
   return {begin, std::find_if_not(begin, text.end(), is_digit)};
+}
+
+void ask(const Model& model, const EvalOptions& o, bool bos, std::vector<std::unique_ptr<Candidate>>& candidates, const Progress& progress) {
+  constexpr int kMostTokens = 12;  // of an answer
+  const std::vector<Question> questions = o.task == "needle" ? needle(o.tokens, o.seed) : lines(o.tokens, o.seed);
+  if (questions.empty()) throw UsageError(fmt::format("--tokens {} is too short for a question of task {}; use more", o.tokens, o.task));
+  int64_t done = 0;
+  for (const auto& c : candidates) {
+    std::vector<int> tokens;
+    size_t n_run = 0;
+    for (const Question& q : questions) {
+      if (q.starts_anew) tokens.assign(bos ? 1 : 0, model.info().bos), n_run = 0;
+      for (const int t : model.tokenize(q.text)) tokens.push_back(t);
+      c->skip(tokens, static_cast<int>(n_run), static_cast<int>(tokens.size() - 1 - n_run));
+      std::string text;
+      for (int i = 0; i < kMostTokens && text.find('\n') == std::string::npos; ++i) {
+        n_run = tokens.size();
+        const std::vector<float>& logits = c->predict(tokens, static_cast<int>(n_run) - 1, 1);
+        tokens.push_back(static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+        text += model.token_text(tokens.back());
+        if (const std::string digits = digits_of(text); digits.size() >= q.answer.size()) break;
+      }
+      c->result.answers.push_back({.length = q.length, .depth = q.depth, .line = q.line, .expected = q.answer, .found = digits_of(text)});
+      if (progress) progress("questions", ++done, static_cast<int64_t>(questions.size() * candidates.size()));
+    }
+  }
 }
 
 }  // namespace sinkscope::eval_run

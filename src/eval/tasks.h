@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
+
+#include "eval/candidate.h"
 
 namespace sinkscope::eval_run {
 
@@ -24,5 +27,9 @@ std::vector<Question> lines(int n_token, uint32_t seed);
 
 // The first digits of an answer.
 std::string digits_of(const std::string& text);
+
+// Asks each candidate. What is answered stays in its memory, as in a conversation. Throws UsageError where there is no room for a
+// question.
+void ask(const Model& model, const EvalOptions& options, bool bos, std::vector<std::unique_ptr<Candidate>>& candidates, const Progress& progress);
 
 }  // namespace sinkscope::eval_run

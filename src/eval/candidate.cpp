@@ -1,0 +1,116 @@
+#include "eval/candidate.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include <unistd.h>
+
+namespace sinkscope::eval_run {
+namespace {
+
+// Of this process; 0 where the system does not tell.
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t all = 0, resident = 0;
+  file >> all >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+SessionOptions session_options(const EvalOptions& o, const std::string& kv_type, MemoryOptions memory) {
+  const bool recompute = memory.policy == kRecompute;
+  const int n_batch = recompute ? memory.budget : o.chunk;
+  if (recompute) memory.policy = "full", memory.budget = 0;
+  return {.n_context = 0, .n_batch = n_batch, .n_thread = o.threads, .kv_type = kv_type, .isa = o.isa,
+          .attention = Attention::sinkscope, .all_logits = !recompute, .blas = !o.no_blas, .batch_invariant = false,
+          .memory = std::move(memory)};
+}
+
+double perplexity(std::span<const double> nll) {
+  double sum = 0;
+  for (const double v : nll) sum += v;
+  return std::exp(sum / static_cast<double>(nll.size()));
+}
+
+}  // namespace
+
+Candidate::Candidate(const Model& model, const EvalOptions& o, const std::string& kv_type, const MemoryOptions& memory)
+    : session_(model, session_options(o, kv_type, memory)), recompute_(memory.policy == kRecompute) {
+  result.policy = memory.policy;
+  result.kv_type = kv_type;
+  result.budget_rows = memory.budget;
+  result.sinks = memory.sinks;
+}
+
+void Candidate::skip(std::span<const int> tokens, int first, int n) {
+  if (recompute_) return;
+  if (first == 0) session_.run(tokens.first(n));
+  else session_.append(tokens.subspan(first, n));
+}
+
+const std::vector<float>& Candidate::predict(std::span<const int> tokens, int first, int n) {
+  const auto start = std::chrono::steady_clock::now();
+  if (recompute_) from_scratch(tokens, first, n);
+  else if (first == 0) session_.run(tokens.first(n), &logits_);
+  else session_.append(tokens.subspan(first, n), &logits_);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  seconds_ += seconds;
+  Stretch& stretch = stretches_[first / kTokensPerPoint];
+  stretch.n_token += n;
+  stretch.seconds += seconds;
+  stretch.rss = resident_bytes();
+  rows_ += n * session_.memory_rows();
+  n_token_ += n;
+  result.kv_bytes = std::max(result.kv_bytes, static_cast<int64_t>(session_.memory_bytes()));
+  result.tokens_per_second = n_token_ / seconds_;
+  if (!recompute_) result.budget_rows = session_.memory_budget();
+  result.mean_rows = rows_ / n_token_;
+  return logits_;
+}
+
+// The baseline that streaming is to replace: the last tokens, anew for every token.
+void Candidate::from_scratch(std::span<const int> tokens, int first, int n) {
+  std::vector<float> last, all;
+  for (int i = first; i < first + n; ++i) {
+    const int begin = std::max(0, i + 1 - result.budget_rows);
+    session_.run(tokens.subspan(begin, i + 1 - begin), &last);
+    all.insert(all.end(), last.begin(), last.end());
+  }
+  logits_ = std::move(all);
+}
+
+nlohmann::json Candidate::state() const {
+  nlohmann::json stretches = nlohmann::json::array();
+  for (const auto& [index, s] : stretches_) stretches.push_back({index, s.n_token, s.seconds, s.rss});
+  return {{"memory", recompute_ ? nlohmann::json() : nlohmann::json::binary(session_.save())}, {"nll", nll}, {"kl", kl}, {"n_same_top", n_same_top},
+          {"stretches", stretches}, {"seconds", seconds_}, {"rows", rows_}, {"n_token", n_token_}, {"kv_bytes", result.kv_bytes}, {"budget_rows", result.budget_rows}};
+}
+
+void Candidate::restore(const nlohmann::json& from) {
+  if (!recompute_) session_.load(from.at("memory").get_binary());
+  for (const auto& s : from.at("stretches")) stretches_[s.at(0)] = {s.at(1), s.at(2), s.at(3)};
+  nll = from.at("nll").get<std::vector<double>>();
+  kl = from.at("kl"), n_same_top = from.at("n_same_top"), seconds_ = from.at("seconds"), rows_ = from.at("rows"), n_token_ = from.at("n_token");
+  result.kv_bytes = from.at("kv_bytes"), result.budget_rows = from.at("budget_rows");
+}
+
+void Candidate::finish(size_t skip, bool alone) {
+  EvalResult& r = result;
+  for (const auto& [index, s] : stretches_) {
+    r.tokens_per_second_by_1024.push_back(s.n_token / s.seconds);
+    r.rss_by_1024.push_back(s.rss);
+  }
+  r.ppl = perplexity(nll);
+  // nll[i] is of token skip + i + 1.
+  const size_t n_token = skip + 1 + nll.size();
+  for (size_t begin = (skip + 1) / kTokensPerPoint * kTokensPerPoint; begin < n_token; begin += kTokensPerPoint) {
+    const size_t first = std::max(begin, skip + 1) - skip - 1, end = std::min(begin + kTokensPerPoint, n_token) - skip - 1;
+    r.ppl_by_1024.push_back(perplexity(std::span(nll).subspan(first, end - first)));
+  }
+  constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
+  r.kl = alone ? kNothing : kl / static_cast<double>(nll.size());
+  r.same_top = alone ? kNothing : 100 * static_cast<double>(n_same_top) / static_cast<double>(nll.size());
+}
+
+}  // namespace sinkscope::eval_run
