@@ -70,7 +70,7 @@ class Stream {
     for (const std::string& sentence : session_.notes()) note(sentence);
     if (!o_.load.empty()) take_up();
     else if (bos) pending_ = model_.info().bos;
-    if (!bos && o_.load.empty() && (o_.policy == "window" || (o_.policy == "streaming" && o_.sinks == 0 && o_.protect == "none")))
+    if (!bos && o_.load.empty() && (o_.policy == "window" || (o_.policy == "streaming" && o_.sinks == 0 && policy::protected_positions(o_.protect, o_.kv_type).empty())))
       note("the stream will lose its attention sink: there is no BOS, and no first row is kept; give --sinks 4");
     if (o_.chat) chat();
     else go_on();
