@@ -1301,9 +1301,9 @@ class Eval(Test):
         self.assertLess(by_type["q4c"]["kv_bytes"], by_type["f16"]["kv_bytes"] * .4)
 
     def test_questions_are_answered_from_what_is_kept(self):
-        self.works("eval", MODEL, "--task", "needle", "--policy", "window", "--budget", "64", "--tokens", "256", "--json", "out.json")
+        self.works("eval", MODEL, "--task", "needle", "--policy", "window", "--budget", "48", "--tokens", "128", "--json", "out.json")
         full, window = self.load("out.json")["results"]
-        self.assertEqual([(a["length"], a["depth"]) for a in full["answers"]], [(n, d) for n in (64, 128, 256) for d in (0, .25, .5, .75, 1)])
+        self.assertEqual([(a["length"], a["depth"]) for a in full["answers"]], [(n, d) for n in (32, 64, 128) for d in (0, .25, .5, .75, 1)])
         self.assertEqual(full["accuracy"], 100 * sum(a["expected"] == a["found"] for a in full["answers"]) / 15)
         self.assertGreater(full["accuracy"], 60)
         self.assertLess(window["accuracy"], full["accuracy"])  # keys that were dropped cannot be told
@@ -1326,7 +1326,7 @@ class Eval(Test):
 
     def test_an_interrupted_run_goes_on(self):
         self.write("long", words(3500))
-        command = ["eval", MODEL, "long", "--tokens", "3000", "--policy", "streaming,snapkv", "--kv-type", "q4c", "--budget", "96", "--alone", "--json", "out.json"]
+        command = ["eval", MODEL, "long", "--tokens", "2500", "--policy", "snapkv", "--kv-type", "q4c", "--budget", "96", "--alone", "--json", "out.json"]
         self.works(*command)
         whole = self.load("out.json")["results"]
         os.remove(self.path("out.json"))
@@ -1373,11 +1373,11 @@ class Calibrate(Test):
         self.works("profile", MODEL, "text", *SMALL, "--min-rows", "4", "--sinkmap", "map.json")
 
     def calibrate(self, *options, **more):
-        return self.works("calibrate", MODEL, "text", "--sinkmap", "map.json", "--tokens", "48", "--windows", "24", "--chunk", "16", *options, **more)
+        return self.works("calibrate", MODEL, "text", "--sinkmap", "map.json", "--tokens", "40", "--windows", "24", "--chunk", "20", *options, **more)
 
     def test_heads_are_measured_and_policies_use_them(self):
         ended = self.calibrate()
-        self.assertIn("90 heads on 48 tokens", ended.out.decode())
+        self.assertIn("90 heads on 40 tokens", ended.out.decode())
         c = self.load("map.json")["calibration"]
         self.assertEqual([(h["layer"], h["head_kv"]) for h in c["heads"]], [(l, h) for l in range(30) for h in range(3)])
         for h in c["heads"]:

@@ -18,7 +18,7 @@ namespace {
 using nlohmann::json;
 
 constexpr const char* kSchema = "sinkscope.eval-state/1";
-constexpr std::chrono::seconds kBetween{5};
+constexpr std::chrono::seconds kBetween{3};
 constexpr std::string_view kWithoutEffect[] = {"--json", "--plot", "--resume", "--threads"};
 
 // All options as they stand in a command.
