@@ -26,7 +26,7 @@ std::vector<T> values_of(const json& bytes) {
   const auto& from = bytes.get_binary();
   if (from.size() % sizeof(T) != 0) throw InputError("");
   std::vector<T> values(from.size() / sizeof(T));
-  std::memcpy(values.data(), from.data(), from.size());
+  if (!from.empty()) std::memcpy(values.data(), from.data(), from.size());
   return values;
 }
 
