@@ -8,6 +8,9 @@
 namespace sinkscope::cli {
 
 void add_profile_command(CLI::App& app, std::function<void()>& chosen);
+void add_explain_command(CLI::App& app, std::function<void()>& chosen);
+void add_ablate_command(CLI::App& app, std::function<void()>& chosen);
+void add_denoise_command(CLI::App& app, std::function<void()>& chosen);
 void add_calibrate_command(CLI::App& app, std::function<void()>& chosen);
 void add_stream_command(CLI::App& app, std::function<void()>& chosen);
 void add_eval_command(CLI::App& app, std::function<void()>& chosen);

@@ -125,6 +125,9 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", SINKSCOPE_VERSION);
   std::function<void()> chosen;
   sinkscope::cli::add_profile_command(app, chosen);
+  sinkscope::cli::add_explain_command(app, chosen);
+  sinkscope::cli::add_ablate_command(app, chosen);
+  sinkscope::cli::add_denoise_command(app, chosen);
   sinkscope::cli::add_calibrate_command(app, chosen);
   sinkscope::cli::add_eval_command(app, chosen);
   sinkscope::cli::add_stream_command(app, chosen);

@@ -27,6 +27,7 @@ void add_profile_command(CLI::App& app, std::function<void()>& chosen) {
   CLI::App* sub = app.add_subcommand("profile", "Which tokens are attention sinks, in which layers and heads, how strong");
   sub->add_option("MODEL", options->model, "GGUF file, or a name of scripts/fetch-model")->required();
   sub->add_option("TEXT", options->texts, "text files; - is standard input");
+  add_options<PromptOptions>(*sub, prompt_options(), *options);
   add_options(*sub, profile_options(), *options);
   for (const char* file : {"--json", "--sinkmap", "--arrays", "--tokens"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });

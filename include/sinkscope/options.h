@@ -6,8 +6,11 @@
 #include <variant>
 #include <vector>
 
+#include "sinkscope/ablate.h"
 #include "sinkscope/calibrate.h"
+#include "sinkscope/denoise.h"
 #include "sinkscope/eval.h"
+#include "sinkscope/explain.h"
 #include "sinkscope/profile.h"
 #include "sinkscope/stream.h"
 
@@ -23,7 +26,11 @@ struct Option {
       field;
 };
 
+std::span<const Option<PromptOptions>> prompt_options();
 std::span<const Option<ProfileOptions>> profile_options();
+std::span<const Option<ExplainOptions>> explain_options();
+std::span<const Option<AblateOptions>> ablate_options();
+std::span<const Option<DenoiseOptions>> denoise_options();
 std::span<const Option<CalibrateOptions>> calibrate_options();
 std::span<const Option<EvalOptions>> eval_options();
 std::span<const Option<StreamOptions>> stream_options();

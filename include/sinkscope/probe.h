@@ -49,6 +49,7 @@ struct Tile {
   const float* entropy;            // [n_row] in nats, over the keys and the learned sink
   const float* largest_weight;     // [n_row] of a key
   const float* learned_sink_mass;  // [n_row] share of the row that the learned sink takes, else 0
+  const float* log_sum;            // [n_row] ln of the sum of e^logit, over the keys and the learned sink
 
   const float* row(int r) const { return weights + static_cast<size_t>(r) * stride; }
 };

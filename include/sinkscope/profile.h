@@ -14,14 +14,14 @@
 
 namespace sinkscope {
 
-struct ProfileOptions {
+// What is run, and how: the same for all commands that look at prompts.
+struct PromptOptions {
   std::string model;                    // GGUF file, or a name of scripts/fetch-model
   std::vector<std::string> texts;       // files; "-" is standard input
   std::string tokens;                   // JSON file: prompts as arrays of token ids, used as they are
   int length = 64;                      // tokens of a prompt, BOS included; 0: each text is one prompt
   int prompts = 100;                    // at most so many, evenly over the texts; 0: all
   std::string bos = "auto";             // auto (as the tokenizer says), always, never
-  std::vector<std::string> baselines;   // control prompts: random, repeat
   float epsilon = 0.3f;                 // a head sinks where its mean attention is above
   int min_rows = 16;                    // rows that must see a position before it may be called a sink
   int threads = 0;                      // 0: one for each core
@@ -31,7 +31,11 @@ struct ProfileOptions {
   std::string isa = "auto";             // instruction set of the kernel
   int gpu_layers = 0;                   // passed on to llama.cpp
   bool no_blas = false;                 // matrix products without OpenBLAS
-  uint32_t seed = 1;                    // of control prompts and of the bootstrap
+  uint32_t seed = 1;                    // of whatever is drawn at random
+};
+
+struct ProfileOptions : PromptOptions {
+  std::vector<std::string> baselines;   // control prompts: random, repeat
   // Files to write; all of them appear, or none does.
   std::string json;                     // the profile
   std::string sink_map;

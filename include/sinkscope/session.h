@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sinkscope/hooks.h"
 #include "sinkscope/probe.h"
 
 namespace sinkscope {
@@ -21,10 +22,14 @@ struct ModelInfo {
   std::string file_type;     // quantisation, as llama.cpp names it
   int n_layer = 0;
   int n_head = 0, n_head_kv = 0;  // the largest of any layer
-  int n_vocab = 0;
+  int n_embd = 0, n_vocab = 0;
+  int n_expert = 0;          // of a layer; 0: no mixture of experts
   int n_context_train = 0;
   bool adds_bos = false;     // the tokenizer says that prompts start with BOS
   int bos = -1;              // token, -1: the vocabulary has none
+  bool is_diffusion = false; // tokens see each other both ways, and masks become words
+  int mask = -1;             // token, -1: the vocabulary has none
+  bool shifts_logits = false;  // of diffusion models: logits at a position are of the next token
   bool has_cross_attention = false;  // an encoder and a decoder, as T5
 };
 
@@ -89,6 +94,7 @@ struct SessionOptions {
   std::string isa = "auto";      // instruction set of the attention kernel
   Attention attention = Attention::sinkscope;
   bool all_logits = false;       // run() and append() will be asked for logits
+  bool tensors = false;          // hook() will be called
   bool blas = true;              // matrix products by OpenBLAS, where it computes rightly
   // Long and short batches are computed in the same way, so that results do not depend on how a prompt is cut, but for
   // rounding. Without, it is faster: few tokens have an attention kernel of their own, and OpenBLAS multiplies only
@@ -98,6 +104,9 @@ struct SessionOptions {
   std::optional<MemoryOptions> memory = {};
 };
 
+namespace backend {
+class CallHook;
+}
 namespace policy {
 class Policy;
 }
@@ -126,6 +135,9 @@ class Session {
   // Who is shown the attention of later runs; they must outlive them.
   void watch(std::vector<Probe*> probes);
 
+  // Who is shown tensors of later runs, and may change them; they must outlive them.
+  void hook(std::vector<TensorHook*> hooks);
+
   // Runs one prompt from an empty memory, cell k of the cache being position k. `progress` is told the tokens done.
   // `logits` is given those of every token, [n_token, n_vocab], with SessionOptions::all_logits, else those of the last.
   // Throws InputError for tokens outside the vocabulary or more of them than n_context.
@@ -136,6 +148,9 @@ class Session {
   // (InputError); after an exception only run() makes sense.
   void append(std::span<const int> tokens, std::vector<float>* logits = nullptr,
               const std::function<void(int n_done)>& progress = {});
+
+  // Who stands before and behind attention. For the library's own use.
+  void hook(std::vector<backend::CallHook*> hooks);
 
   // Tokens are remembered from call to call. False: encoders and diffusion models, whose tokens see each other both ways.
   bool has_memory() const;

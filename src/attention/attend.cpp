@@ -1,6 +1,7 @@
 #include "attention/attend.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "attention/operation.h"
 
@@ -71,9 +72,52 @@ void Operation::softmax_rows(const Tile& tile, float* weights, const RowValues& 
     task.view.begin = std::clamp(task.view.begin, tile.key_begin, tile.key_end);
     task.view.end = std::clamp(task.view.end, task.view.begin, tile.key_end);
     if (!task.view.plain) task.mask = call.mask.row(tile.stream, tile.head, tile.first_query + r);
-    kernels.softmax_row(weights + static_cast<size_t>(r) * tile.stride, tile.key_begin, tile.key_end, task,
-                        values.entropy + r, values.learned_sink_mass + r, values.largest_weight + r);
+    float* row = weights + static_cast<size_t>(r) * tile.stride;
+    if (call.edits.empty()) kernels.softmax_row(row, tile.key_begin, tile.key_end, task, values.at(r));
+    else edited_row(call.edits[tile.head], tile, r, task, row, values.at(r));
   }
+}
+
+void Operation::edited_row(const HeadEdit& edit, const Tile& tile, int r, RowTask task, float* row, const RowValues& values) const {
+  const int own = call.first_key + tile.first_query + r;
+  std::vector<float> spared;
+  if (!edit.bias.empty()) {
+    task.bias = edit.bias.data();
+    if (own < call.n_key && edit.bias[own] != 0) {
+      spared.assign(edit.bias.begin(), edit.bias.end());
+      spared[own] = 0;
+      task.bias = spared.data();
+    }
+  }
+  if (edit.learned_sink) task.learned_sink = edit.learned_sink;
+  kernels.softmax_row(row, tile.key_begin, tile.key_end, task, values);
+  if (!edit.calmed.empty()) calm(edit, row - tile.key_begin, tile.key_begin, tile.key_end, values);
+  if (!edit.silent) return;
+  std::fill(row, row + (tile.key_end - tile.key_begin), 0.0f);
+  *values.entropy = *values.largest_weight = 0;
+}
+
+// Moves weight from some keys to the others; entropy and largest weight follow.
+void Operation::calm(const HeadEdit& edit, float* weights, int begin, int end, const RowValues& values) {
+  double lost = 0, kept = 0;
+  for (const int k : edit.calmed)
+    if (k >= begin && k < end) lost += weights[k];
+  for (int k = std::max(begin, 1); k < end; ++k) kept += weights[k];
+  kept -= lost;
+  if (!(lost > 0 && kept > 0)) return;
+  const double others = 1 + (1 - edit.calm) * lost / kept, calmed = edit.calm / others;
+  for (const int k : edit.calmed)
+    if (k >= begin && k < end) weights[k] = static_cast<float>(weights[k] * calmed);
+  double entropy = 0;
+  float largest = 0;
+  for (int k = begin; k < end; ++k) {
+    if (k > 0) weights[k] = static_cast<float>(weights[k] * others);
+    largest = std::max(largest, weights[k]);
+    if (weights[k] > 0) entropy -= weights[k] * std::log(weights[k]);
+  }
+  if (*values.learned_sink_mass > 0) entropy -= *values.learned_sink_mass * std::log(*values.learned_sink_mass);
+  *values.entropy = static_cast<float>(entropy);
+  *values.largest_weight = largest;
 }
 
 void attend(const Call& call, std::span<Probe* const> probes, const Kernels& kernels, int n_thread, Workspace& work,

@@ -26,8 +26,8 @@ class ByKeys {
     n_query_ = n * d_key_;
     queries_ = work_.queries.get((1 + call_.turns.count()) * n_query_);
     weights_ = work_.weights.get(n * stride_);
-    float* values = work_.row_values.get(3 * n);
-    of_rows_ = {values, values + n, values + 2 * n};
+    float* values = work_.row_values.get(RowValues::kCount * n);
+    of_rows_ = {values, values + n, values + 2 * n, values + 3 * n};
     partial_ = work_.partial.get(n * n_chunk_ * d_value_);
   }
 
@@ -157,12 +157,13 @@ class ByKeys {
     const size_t row = (static_cast<size_t>(stream) * call_.n_head + head) * call_.n_query;
     const Operation::Keys keys = keys_of(stream);
     float* weights = weights_ + row * stride_;
+    const RowValues of_rows = of_rows_.at(row);
     const Tile tile{.stream = stream, .head = head, .slot = head, .first_query = 0, .n_row = call_.n_query,
                     .key_begin = keys.begin, .key_end = keys.end, .weights = weights,
-                    .stride = static_cast<size_t>(stride_), .entropy = of_rows_.entropy + row,
-                    .largest_weight = of_rows_.largest_weight + row,
-                    .learned_sink_mass = of_rows_.learned_sink_mass + row};
-    op_.softmax_rows(tile, weights, {of_rows_.entropy + row, of_rows_.largest_weight + row, of_rows_.learned_sink_mass + row});
+                    .stride = static_cast<size_t>(stride_), .entropy = of_rows.entropy,
+                    .largest_weight = of_rows.largest_weight,
+                    .learned_sink_mass = of_rows.learned_sink_mass, .log_sum = of_rows.log_sum};
+    op_.softmax_rows(tile, weights, of_rows);
     for (Probe* probe : op_.probes) probe->see(tile);
   }
 
@@ -204,7 +205,7 @@ class ByKeys {
   size_t n_query_;                        // floats of them
   float* queries_;                        // [1 + n_turn][row, d_key], scaled: as they are, then turned
   float* weights_;                        // [row, stride], column 0 is the first key that is visible
-  Operation::RowValues of_rows_;
+  RowValues of_rows_;
   float* partial_;                        // [n_stream, n_chunk, n_head, n_query, d_value]
 };
 

@@ -56,16 +56,16 @@ class ByTiles {
   // Memory of one thread: a tile and what belongs to its rows.
   struct Scratch {
     float *queries, *weights, *values, *row;
-    Operation::RowValues of_rows;
+    RowValues of_rows;
   };
 
   Scratch scratch(int thread) {
     const size_t rows = plan_.rows_per_tile;
     const size_t row = round_up(std::max(call_.d_key, call_.d_value), 64);
-    float* at = work_.of_thread[thread].get(rows * (row + padded_key_ + padded_value_ + 3) + 2 * row);
+    float* at = work_.of_thread[thread].get(rows * (row + padded_key_ + padded_value_ + RowValues::kCount) + 2 * row);
     const auto take = [&](size_t n) { return std::exchange(at, at + n); };
     return {.queries = take(rows * row), .weights = take(rows * padded_key_), .values = take(rows * padded_value_),
-            .row = take(2 * row), .of_rows = {take(rows), take(rows), take(rows)}};
+            .row = take(2 * row), .of_rows = {take(rows), take(rows), take(rows), take(rows)}};
   }
 
   // Keys and values of one KV head as floats in panels: read by all query heads of its group.
@@ -120,7 +120,7 @@ class ByTiles {
                       .weights = s.weights,
                       .stride = static_cast<size_t>(round_up(keys.end, kernels_.panel) - keys.begin),
                       .entropy = s.of_rows.entropy, .largest_weight = s.of_rows.largest_weight,
-                      .learned_sink_mass = s.of_rows.learned_sink_mass};
+                      .learned_sink_mass = s.of_rows.learned_sink_mass, .log_sum = s.of_rows.log_sum};
       scores(tile, s);
       op_.softmax_rows(tile, s.weights, s.of_rows);
       for (Probe* probe : op_.probes) probe->see(tile);

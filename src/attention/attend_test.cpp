@@ -47,6 +47,7 @@ struct Case {
   bool per_head_mask = false;
   bool learned_sink = false;
   float max_bias = 0, soft_cap = 0;
+  bool edited = false;  // another edit for each head
 };
 
 // Owns what a Call points to.
@@ -86,6 +87,8 @@ class Operands {
     call.learned_sink = c.learned_sink ? learned_sink_.data() : nullptr;
     call.out = out.data();
     if (c.masking != Masking::none) make_mask(c, random);
+    call.first_key = c.n_key - c.n_query;
+    if (c.edited) make_edits(c);
   }
 
   Call call;
@@ -144,7 +147,20 @@ class Operands {
                  static_cast<size_t>(c.n_query) * c.n_key * n_head, n_head, c.n_stream};
   }
 
-  std::vector<float> q_, k_, v_, learned_sink_;
+  void make_edits(const Case& c) {
+    bias_.assign(c.n_key, 0);
+    bias_[0] = -INFINITY;
+    bias_[2] = -1.5f;
+    bias_[c.n_key - 1] = bias_[c.n_key - c.n_query / 2 - 1] = 2;  // among them keys of queries themselves
+    edits_ = {HeadEdit{.bias = bias_}, HeadEdit{.bias = bias_, .learned_sink = &learned_sink_[1]}, HeadEdit{.calmed = calmed_, .calm = .25f},
+              HeadEdit{.silent = true}};
+    edits_.resize(c.n_head);
+    call.edits = edits_;
+  }
+
+  std::vector<float> q_, k_, v_, learned_sink_, bias_;
+  std::vector<HeadEdit> edits_;
+  const std::vector<int> calmed_ = {3, 5, 11};
   std::vector<std::byte> k_coded_, v_coded_;
   std::vector<uint16_t> mask_;
 };
@@ -158,6 +174,7 @@ class WholeMap : public Probe {
     weights.assign(n_row * shape.n_key, 0);
     entropy.assign(n_row, 0);
     learned_sink_mass.assign(n_row, 0);
+    log_sum.assign(n_row, 0);
     times_seen.assign(n_row, 0);
     key_n_row.assign(shape.key_n_row.begin(), shape.key_n_row.end());
   }
@@ -170,13 +187,14 @@ class WholeMap : public Probe {
         EXPECT_EQ(t.largest_weight[r], *std::max_element(t.row(r), t.row(r) + (t.key_end - t.key_begin)));
       }
       learned_sink_mass[row] = t.learned_sink_mass[r];
+      log_sum[row] = t.log_sum[r];
       ++times_seen[row];
     }
     EXPECT_LT(t.slot, shape_.n_slot);
   }
   void merge(int, int, int n_head) override { n_merged += n_head; }
 
-  std::vector<float> weights, entropy, learned_sink_mass;
+  std::vector<float> weights, entropy, learned_sink_mass, log_sum;
   std::vector<int> times_seen;
   std::vector<uint32_t> key_n_row;
   int n_merged = 0;
@@ -209,6 +227,8 @@ const Case kCases[] = {
     {"coded", 1, 30, 50, 4, 2, 36, 36, Element::coded},
     {"q8_0", 1, 30, 50, 4, 2, 64, 96, Element::q8_0},
     {"q4_0", 1, 30, 50, 4, 2, 96, 32, Element::q4_0},
+    {"edited", 1, 30, 60, 6, 3, 32, 32, Element::f16, Masking::causal, false, false, 0, 0, true},
+    {"edited_soft_cap_holes_learned_sink", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::holes, false, true, 0, 5, true},
     // Few queries: keys and values as they lie.
     {"few_f32", 1, 1, 300, 9, 3, 64, 64},
     {"few_f16_odd_sizes", 1, 2, 1037, 5, 1, 36, 20, Element::f16},
@@ -222,6 +242,7 @@ const Case kCases[] = {
     {"few_holes_per_head_and_stream", 2, 3, 500, 4, 2, 32, 32, Element::f16, Masking::holes, true},
     {"few_that_see_nothing", 1, 1, 50, 4, 2, 32, 32, Element::f32, Masking::blind_rows, false, true},
     {"few_soft_cap_alibi_learned_sink", 1, 2, 280, 12, 4, 32, 32, Element::f16, Masking::alibi, false, true, 8, 5},
+    {"few_edited", 1, 2, 280, 4, 2, 32, 32, Element::f16, Masking::causal, false, true, 0, 0, true},
 };
 
 class AttendTest : public testing::TestWithParam<std::tuple<const Kernels*, Case>> {};
@@ -241,6 +262,7 @@ TEST_P(AttendTest, EqualsTheDoubleReference) {
   for (size_t i = 0; i < want.entropy.size(); ++i) {
     ASSERT_TRUE(close(map.entropy[i], want.entropy[i], kTolerance)) << "entropy " << i << ": " << map.entropy[i] << " for " << want.entropy[i];
     ASSERT_TRUE(close(map.learned_sink_mass[i], want.learned_sink_mass[i], kTolerance)) << "learned sink " << i;
+    ASSERT_TRUE(map.log_sum[i] == want.log_sum[i] || close(map.log_sum[i], want.log_sum[i], kTolerance)) << "log sum " << i << ": " << map.log_sum[i] << " for " << want.log_sum[i];
     ASSERT_EQ(map.times_seen[i], 1) << "row " << i;
   }
   EXPECT_EQ(map.n_merged, c.n_stream * c.n_head);
@@ -255,6 +277,22 @@ TEST_P(AttendTest, SameBitsForAnyThreadsAndProbes) {
   attend(alone.call, {}, *kernels, 1, work);
   attend(watched.call, probes, *kernels, 3, work);
   EXPECT_EQ(std::memcmp(alone.out.data(), watched.out.data(), alone.out.size() * sizeof(float)), 0);
+}
+
+TEST_P(AttendTest, EditsThatChangeNothingChangeNoBit) {
+  const auto& [kernels, c] = GetParam();
+  if (c.edited) return;
+  Operands plain(c), edited(c);
+  const std::vector<float> bias(c.n_key, 0);
+  const int calmed[] = {1};
+  std::vector<HeadEdit> edits(c.n_head, HeadEdit{.bias = bias, .calmed = std::span(calmed, c.n_key > 1 ? 1 : 0)});
+  if (c.learned_sink)
+    for (int h = 0; h < c.n_head; ++h) edits[h].learned_sink = plain.call.learned_sink + h;
+  edited.call.edits = edits;
+  Workspace work;
+  attend(plain.call, {}, *kernels, 2, work);
+  attend(edited.call, {}, *kernels, 2, work);
+  EXPECT_EQ(std::memcmp(plain.out.data(), edited.out.data(), plain.out.size() * sizeof(float)), 0);
 }
 
 TEST_P(AttendTest, CountsTheRowsThatSeeEachKey) {

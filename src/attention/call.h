@@ -33,6 +33,7 @@ struct Rows {
   Element element = Element::f32;
   void (*decode)(const void* from, float* to, int64_t n) = nullptr;  // of Element::coded
   const Grid* channels = nullptr;                                    // of q8_channel and q4_channel: [d]
+  const std::byte* next = nullptr;  // what will be read after these, as much again; null: what lies behind them
 
   const std::byte* row(int stream, int head_kv, int key) const {
     return data + stream * stream_stride + head_kv * head_stride + key * key_stride;
@@ -76,9 +77,19 @@ struct Turns {
   int count() const { return first.empty() ? 0 : static_cast<int>(cos.size() / first.size()); }
 };
 
+// A change of one query head's attention, in this order. As it is made it changes nothing.
+struct HeadEdit {
+  std::span<const float> bias = {};      // [n_key] added to the logits behind soft cap and mask; -inf masks. A query's own key is spared
+  const float* learned_sink = nullptr;   // one logit, in place of the model's own
+  std::span<const int> calmed = {};      // keys whose weights are multiplied by `calm`; the other keys but key 0 share what they lose
+  float calm = 1;                        //   in proportion to what they have (ACT, Yu et al., 2406.15765)
+  bool silent = false;                   // the output is 0
+};
+
 // out = softmax(soft_cap(scale q k^T) + slope mask, with the learned sink as one more column) v
 struct Call {
   int layer = -1;
+  int first_key = 0;  // the key of query 0's own token
   int n_stream = 1, n_query = 0, n_key = 0;
   int n_head = 0, n_head_kv = 0;  // n_head is a multiple of n_head_kv: GQA, MQA
   int d_key = 0, d_value = 0;
@@ -93,6 +104,7 @@ struct Call {
   float scale = 1;
   float max_bias = 0;  // ALiBi's steepest slope exponent; 0: no ALiBi, slope 1
   float soft_cap = 0;  // logits become soft_cap tanh(logit / soft_cap); 0: as they are
+  std::span<const HeadEdit> edits = {};  // [n_head], or none
   float* out = nullptr;  // [n_stream, n_query, n_head, d_value] contiguous
 
   const float* query(int stream, int head, int i) const {

@@ -251,8 +251,8 @@ HWY_INLINE RowRun run_of(const Rows& rows, int stream, int head_kv, int first, i
   const size_t unit_bytes = kUnitBytes[static_cast<int>(rows.element)], row_bytes = unit_bytes * (d / kRowUnit);
   // Heads that lie side by side share the next run out among them, in the order of memory.
   const bool side_by_side = rows.head_stride < rows.key_stride;
-  return {rows.row(stream, head_kv, first), rows.key_stride, unit_bytes, row_bytes,
-          rows.row(stream, side_by_side ? 0 : head_kv, first + n) + (side_by_side ? head_kv * n * row_bytes : 0)};
+  const std::byte* behind = rows.row(stream, side_by_side ? 0 : head_kv, first + n) + (side_by_side ? head_kv * n * row_bytes : 0);
+  return {rows.row(stream, head_kv, first), rows.key_stride, unit_bytes, row_bytes, rows.next ? rows.next : behind};
 }
 
 // kRows queries against up to 4 keys.
@@ -504,8 +504,7 @@ HWY_ATTR void exponentials(const float* x, int n, float* to) {
   over(0, n, [&](int k, int m) HWY_ATTR { store_n(exp_of_negative(load_n(x + k, m, 0)), to + k, m); });
 }
 
-HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, float* entropy,
-                          float* learned_sink_mass, float* largest_weight) {
+HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, const RowValues& values) {
   constexpr float kNothing = -std::numeric_limits<float>::infinity();
   const int first = task.view.begin, last = task.view.end;
   float* x = row - begin;  // x[k] belongs to key k
@@ -519,7 +518,8 @@ HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, f
       logit = hn::Mul(cap, hn::Tanh(f, hn::Div(logit, cap)));
     }
     if (task.mask) logit = hn::MulAdd(hn::Set(f, task.slope), mask_values(task.mask + k, n), logit);
-    if (task.soft_cap != 0 || task.mask) store_n(logit, x + k, n);
+    if (task.bias) logit = hn::Add(load_n(task.bias + k, n, 0), logit);
+    if (task.soft_cap != 0 || task.mask || task.bias) store_n(logit, x + k, n);
     if (n < kLanes) logit = load_n(x + k, n, kNothing);
     not_a_number = hn::Or(not_a_number, hn::IsNaN(logit));
     largest = hn::Max(largest, logit);
@@ -530,10 +530,11 @@ HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, f
 
   std::fill(row, x + first, 0.0f);
   std::fill(x + last, x + end, 0.0f);
-  *entropy = *learned_sink_mass = *largest_weight = 0;
+  *values.entropy = *values.learned_sink_mass = *values.largest_weight = 0;
+  *values.log_sum = kNothing;
   if (!hn::AllFalse(f, not_a_number)) {
-    *entropy = *largest_weight = std::numeric_limits<float>::quiet_NaN();
-    std::fill(x + first, x + last, *entropy);
+    *values.entropy = *values.largest_weight = *values.log_sum = std::numeric_limits<float>::quiet_NaN();
+    std::fill(x + first, x + last, *values.entropy);
     return;
   }
   if (top == kNothing) {
@@ -558,14 +559,16 @@ HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, f
     const float s = std::max(*task.learned_sink - top, -104.0f), e = std::exp(s);
     total += e;
     total_weighted += e * s;
-    *learned_sink_mass = e / total;
+    *values.learned_sink_mass = e / total;
   }
   const float inverse = 1 / total;
   const V scale = hn::Set(f, inverse);
   over(first, last,
        [&](int k, int n) HWY_ATTR { store_n(hn::Mul(load_n(x + k, n, 0), scale), x + k, n); });
-  *entropy = std::log(total) - total_weighted * inverse;
-  *largest_weight = hn::GetLane(hn::Mul(exp_of_negative(hn::Set(f, top_of_keys - top)), scale));
+  const float log_total = std::log(total);
+  *values.log_sum = top + log_total;
+  *values.entropy = log_total - total_weighted * inverse;
+  *values.largest_weight = hn::GetLane(hn::Mul(exp_of_negative(hn::Set(f, top_of_keys - top)), scale));
 }
 
 HWY_ATTR RowView view_of(const uint16_t* mask_row, int n_key) {

@@ -22,6 +22,18 @@ struct RowTask {
   float slope;
   float soft_cap;
   const float* learned_sink;      // one logit, or null
+  const float* bias = nullptr;    // of key 0, added last; or null
+};
+
+// What softmax leaves of a row beside its weights: one float each, or arrays by row.
+struct RowValues {
+  float* entropy;            // nats, over the keys and the learned sink
+  float* largest_weight;     // of a key
+  float* learned_sink_mass;
+  float* log_sum;            // ln of the sum of e^logit over the keys and the learned sink
+
+  static constexpr int kCount = 4;
+  RowValues at(size_t row) const { return {entropy + row, largest_weight + row, learned_sink_mass + row, log_sum + row}; }
 };
 
 constexpr int kRowUnit = 32;  // components that the kernels of few queries take at once
@@ -37,10 +49,8 @@ struct Kernels {
   // logits[r][k] = q[r] . key[k] for n_row rows (q: [n_row, d] contiguous) and the panels [first_panel, last_panel).
   void (*scores)(const float* q, int n_row, int d, const float* key_panels, int first_panel, int last_panel,
                  float* logits, size_t stride);
-  // Logits of the keys [begin, end) become weights in place. Returns the entropy, the learned sink's mass and the largest
-  // weight of a key.
-  void (*softmax_row)(float* row, int begin, int end, const RowTask& task, float* entropy, float* learned_sink_mass,
-                      float* largest_weight);
+  // Logits of the keys [begin, end) become weights in place.
+  void (*softmax_row)(float* row, int begin, int end, const RowTask& task, const RowValues& values);
   // out[r] = sum over keys of weights[r][k] value[k]; out: [n_row, d] contiguous, d rounded up to `panel`.
   void (*weighted_values)(const float* weights, size_t stride, int n_row, int begin, int end, int n_key,
                           const float* value_panels, int d, float* out);

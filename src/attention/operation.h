@@ -44,13 +44,12 @@ struct Operation {
   // Scaled queries of a head, [n_query, d_stride] with zeros behind d_key.
   void scaled_queries(int stream, int head, int first_query, int n_query, int d_stride, float* to) const;
 
-  // What softmax leaves of each row beside its weights: [n_row] each.
-  struct RowValues {
-    float *entropy, *largest_weight, *learned_sink_mass;
-  };
-
-  // Logits of a tile, [n_row, stride], become weights in place.
+  // Logits of a tile, [n_row, stride], become weights in place, as the head's edit wants them.
   void softmax_rows(const Tile& tile, float* weights, const RowValues& values) const;
+
+ private:
+  void edited_row(const HeadEdit& edit, const Tile& tile, int r, RowTask task, float* row, const RowValues& values) const;
+  static void calm(const HeadEdit& edit, float* weights, int begin, int end, const RowValues& values);
 };
 
 // Many queries: keys and values are packed into panels, and tiles of weights stay in the L2 cache.

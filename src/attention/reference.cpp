@@ -78,6 +78,19 @@ std::vector<double> turned(const Call& c, const float* query, int turn) {
   return q;
 }
 
+// ACT: what the calmed keys lose goes to the others, but not to key 0.
+void calm(const HeadEdit& edit, double* weights, int n_key) {
+  std::vector<bool> calmed(n_key);
+  for (const int k : edit.calmed) calmed[k] = true;
+  double lost = 0, others = 0;
+  for (int k = 0; k < n_key; ++k) {
+    if (calmed[k]) lost += (1 - edit.calm) * weights[k], weights[k] *= edit.calm;
+    else if (k > 0) others += weights[k];
+  }
+  for (int k = 1; k < n_key && others > 0; ++k)
+    if (!calmed[k]) weights[k] += lost * weights[k] / others;
+}
+
 }  // namespace
 
 float alibi_slope(const Call& call, int head) {
@@ -95,6 +108,8 @@ Reference reference(const Call& c) {
   for (int s = 0; s < c.n_stream; ++s)
     for (int h = 0; h < c.n_head; ++h) {
       const double slope = alibi_slope(c, h);
+      const HeadEdit edit = c.edits.empty() ? HeadEdit{} : c.edits[h];
+      const float* learned_sink = edit.learned_sink ? edit.learned_sink : c.learned_sink ? c.learned_sink + h : nullptr;
       std::vector<std::vector<double>> keys(c.n_key), values(c.n_key, std::vector<double>(c.d_value));
       std::vector<int> turns(c.n_key, -1);
       const Run whole{.begin = 0, .end = c.n_key, .k = c.k, .v = c.v};
@@ -106,7 +121,7 @@ Reference reference(const Call& c) {
         }
       for (int i = 0; i < c.n_query; ++i) {
         std::vector<double> logit(c.n_key);
-        double largest = c.learned_sink ? c.learned_sink[h] : -std::numeric_limits<double>::infinity();
+        double largest = learned_sink ? *learned_sink : -std::numeric_limits<double>::infinity();
         std::vector<double> query;
         for (int k = 0; k < c.n_key; ++k) {
           double dot = 0;
@@ -115,21 +130,26 @@ Reference reference(const Call& c) {
           logit[k] = c.scale * dot;
           if (c.soft_cap != 0) logit[k] = c.soft_cap * std::tanh(logit[k] / c.soft_cap);
           if (c.mask.data) logit[k] += slope * f16_value(c.mask.row(s, h, i)[k]);
+          if (!edit.bias.empty() && k != c.first_key + i) logit[k] += edit.bias[k];
           largest = std::max(largest, logit[k]);
         }
-        double sum = c.learned_sink ? std::exp(c.learned_sink[h] - largest) : 0;
+        double sum = learned_sink ? std::exp(*learned_sink - largest) : 0;
         for (double l : logit) sum += std::isinf(l) ? 0 : std::exp(l - largest);
         double entropy = 0;
         const auto surprise = [](double w) { return w > 0 ? -w * std::log(w) : 0; };
         double* out = ref.out.data() + ((static_cast<size_t>(s) * c.n_query + i) * c.n_head + h) * c.d_value;
+        std::vector<double> weights(c.n_key);
+        for (int k = 0; k < c.n_key; ++k) weights[k] = std::isinf(logit[k]) ? 0 : std::exp(logit[k] - largest) / sum;
+        if (!edit.calmed.empty()) calm(edit, weights.data(), c.n_key);
         for (int k = 0; k < c.n_key; ++k) {
-          const double w = std::isinf(logit[k]) ? 0 : std::exp(logit[k] - largest) / sum;
+          const double w = edit.silent ? 0 : weights[k];
           ref.weights.push_back(w);
-          entropy += surprise(w);
+          entropy += surprise(weights[k]);
           for (int d = 0; d < c.d_value; ++d) out[d] += w * values[k][d];
         }
-        const double sink = c.learned_sink ? std::exp(c.learned_sink[h] - largest) / sum : 0;
-        ref.entropy.push_back(entropy + surprise(sink));
+        ref.log_sum.push_back(sum > 0 ? std::log(sum) + largest : -std::numeric_limits<double>::infinity());
+        const double sink = learned_sink ? std::exp(*learned_sink - largest) / sum : 0;
+        ref.entropy.push_back(edit.silent ? 0 : entropy + surprise(sink));
         ref.learned_sink_mass.push_back(sink);
       }
     }

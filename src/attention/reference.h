@@ -12,6 +12,7 @@ struct Reference {
   std::vector<double> weights;            // [n_stream, n_head, n_query, n_key]
   std::vector<double> entropy;            // [n_stream, n_head, n_query] nats, with the learned sink
   std::vector<double> learned_sink_mass;  // [n_stream, n_head, n_query]
+  std::vector<double> log_sum;            // [n_stream, n_head, n_query]
 };
 
 Reference reference(const Call& call);

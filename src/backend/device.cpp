@@ -45,9 +45,19 @@ void attend(Instance& instance, const ggml_cgraph* graph, int index) {
   attention::Call call = call_of(graph->nodes[index]);
   call.layer = layer_of(graph, index);
   ++a.n_operation;
-  const std::span<Probe* const> probes = call.layer < 0 ? std::span<Probe* const>() : a.probes;
-  if (a.owned) a.owned->attend(graph->nodes[index], call, probes, *a.kernels, a.n_thread, instance.work, a.way);
-  else attention::attend(call, probes, *a.kernels, a.n_thread, instance.work, a.way);
+  call.first_key = a.first_key;
+  const bool named = call.layer >= 0;
+  const std::span<Probe* const> probes = named ? a.probes : std::span<Probe* const>();
+  if (a.owned) return a.owned->attend(graph->nodes[index], call, probes, *a.kernels, a.n_thread, instance.work, a.way);
+  const std::span<CallHook* const> hooks = named ? a.hooks : std::span<CallHook* const>();
+  const auto compute = [&](std::span<Probe* const> watching) { attention::attend(call, watching, *a.kernels, a.n_thread, instance.work, a.way); };
+  for (CallHook* hook : hooks)
+    hook->before(call, [&](Probe& probe) {
+      Probe* const watching[] = {&probe};
+      compute(watching);
+    });
+  compute(probes);
+  for (CallHook* hook : hooks) hook->after(call, a.ropes.of(graph->nodes[index], call.layer), *a.kernels);
 }
 
 // ggml is C: nothing may be thrown through it.

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <exception>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,12 +19,25 @@
 
 namespace sinkscope::backend {
 
+// Stands before and behind each attention operation whose layer the graph names. Not with owned memory.
+class CallHook {
+ public:
+  virtual ~CallHook() = default;
+  // May set call.edits, to what lives until after(). `compute` does the operation as it is, for probes alone.
+  virtual void before(attention::Call&, const std::function<void(Probe&)>& compute) { (void)compute; }
+  // The output is there.
+  virtual void after(const attention::Call&, const Rope&, const attention::Kernels&) {}
+};
+
 // What one context's instance of the device does, and what it saw. Change `probes` only between graphs.
 struct Attachment {
   const attention::Kernels* kernels = nullptr;
   attention::Way way = attention::Way::best;
   int n_thread = 1;                     // until llama.cpp says another number
   std::vector<Probe*> probes;
+  std::vector<CallHook*> hooks;
+  int first_key = 0;                    // the key of the batch's first token
+  Ropes ropes;
   Products products = Products::none;   // matrix products too, by OpenBLAS
   std::shared_ptr<OwnedMemory> owned;   // attention goes over this memory; null: over llama.cpp's cache
 

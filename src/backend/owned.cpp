@@ -20,17 +20,6 @@ attention::Rows rows_from(const attention::Rows& rows, int head) {
 
 }  // namespace
 
-const Rope& OwnedMemory::rope(const ggml_tensor* node, int layer) {
-  const auto [at, is_new] = ropes_.try_emplace(layer);
-  if (is_new) {
-    bool hidden = false;
-    const ggml_tensor* found = rope_of(node->src[0], hidden);
-    if (found && !hidden) at->second = read_rope(found);
-    at->second.hidden = hidden;
-  }
-  return at->second;
-}
-
 // Turns by the distance between where a key was rotated and where it stands.
 class OwnedMemory::Turning {
  public:
@@ -87,7 +76,9 @@ OwnedMemory::Axis OwnedMemory::axis_of(const attention::Call& call, const cache:
       const int64_t position = block.position(at);
       const int64_t stand = positions_ == Positions::cache ? first - head.n_row() + row : position - base;
       const int key = before + row;
-      runs.push_back({.begin = key, .end = key + n, .k = block.keys(at), .v = block.values(at),
+      const attention::Rows k = block.keys(at), v = block.values(at);
+      if (!runs.empty()) runs.back().k.next = k.data, runs.back().v.next = v.data;
+      runs.push_back({.begin = key, .end = key + n, .k = k, .v = v,
                       .turn = turning.by(position - memory_.base_of(position) - stand)});
       for (int i = 0; with_stands && i < n; ++i) stands.push_back(stand + block.position(at + i) - position);
     };
@@ -128,7 +119,7 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
   if (call.layer < 0 || call.n_stream != 1) throw InputError("this model's attention has parts that owned memory does not know; use it without a policy");
   cache::Layer& layer = memory_.layer(call.layer, call.n_head_kv, call.d_key, call.d_value);
   const bool has_window = window(call.layer) > 0, by_distance = has_window || call.max_bias > 0;
-  Turning turning(rope(node, call.layer), /*needed=*/positions_ == Positions::cache && call.max_bias == 0);
+  Turning turning(ropes_.of(node, call.layer), /*needed=*/positions_ == Positions::cache && call.max_bias == 0);
   const Axis axis = axis_of(call, layer, by_distance, turning);
   const bool same_for_all = !axis.ragged && call.mask.n_head == 1 && std::ranges::all_of(axis.stands, [&](const auto& s) { return s == axis.stands[0]; });
   const int n_plane = same_for_all ? 1 : call.n_head;
@@ -136,6 +127,7 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
 
   attention::Call over = call;
   over.n_key = axis.n_key;
+  over.first_key = axis.n_row;
   const std::vector<std::span<const attention::Run>> runs(axis.runs.begin(), axis.runs.end());
   over.runs = runs;
   over.turns = turning.turns();
@@ -147,7 +139,7 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
   if (observed) seeing.push_back(&*observer_);
   attention::attend(over, seeing, kernels, n_thread, work, way);
 
-  if (observes_queries_ && !has_window) observe_queries(call, layer, rope(node, call.layer));
+  if (observes_queries_ && !has_window) observe_queries(call, layer, ropes_.of(node, call.layer));
   keep(call, layer, kernels);
   if (observed) observer_->add_to(layer);
 }

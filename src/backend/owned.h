@@ -1,7 +1,6 @@
 // Attention over owned memory: llama.cpp's cache holds the batch alone, and is emptied after it.
 #pragma once
 
-#include <map>
 #include <optional>
 #include <vector>
 
@@ -37,7 +36,6 @@ class OwnedMemory {
  private:
   struct Axis;
   class Turning;
-  const Rope& rope(const ggml_tensor* node, int layer);
   Axis axis_of(const attention::Call& call, const cache::Layer& layer, bool with_stands, Turning& turning) const;
   std::vector<uint16_t> mask_of(const attention::Call& call, const Axis& axis, int n_plane) const;
   void observe_queries(const attention::Call& call, cache::Layer& layer, const Rope& rope) const;
@@ -49,7 +47,7 @@ class OwnedMemory {
   std::vector<int> window_;
   std::optional<cache::Observer> observer_;  // for policies that choose by attention
   bool observes_queries_;
-  std::map<int, Rope> ropes_;                // by layer
+  Ropes ropes_;
 };
 
 }  // namespace sinkscope::backend

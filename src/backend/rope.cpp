@@ -96,4 +96,15 @@ Rope read_rope(const ggml_tensor* rope) {
   return found;
 }
 
+const Rope& Ropes::of(const ggml_tensor* attention, int layer) {
+  const auto [at, is_new] = by_layer_.try_emplace(layer);
+  if (is_new) {
+    bool hidden = false;
+    const ggml_tensor* found = rope_of(attention->src[0], hidden);
+    if (found && !hidden) at->second = read_rope(found);
+    at->second.hidden = hidden;
+  }
+  return at->second;
+}
+
 }  // namespace sinkscope::backend

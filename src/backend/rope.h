@@ -2,6 +2,7 @@
 // is right that ggml knows.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <vector>
 
@@ -21,5 +22,14 @@ const ggml_tensor* rope_of(const ggml_tensor* queries, bool& hidden);
 
 // Applies the operation to unit vectors at growing positions.
 Rope read_rope(const ggml_tensor* rope);
+
+// Of the attention operations of each layer.
+class Ropes {
+ public:
+  const Rope& of(const ggml_tensor* attention, int layer);
+
+ private:
+  std::map<int, Rope> by_layer_;
+};
 
 }  // namespace sinkscope::backend

@@ -72,6 +72,7 @@ class BlockPtr {
   Block* operator->() const { return block_; }
   Block& operator*() const { return *block_; }
   bool shared() const { return block_->n_owner_ > 1; }
+  void prefetch() const { __builtin_prefetch(block_); }
   // Some rows as they are, in a block of their own that has room for `capacity`.
   BlockPtr with_rows(std::span<const int> rows, int capacity) const;
 

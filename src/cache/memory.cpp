@@ -172,14 +172,18 @@ void Head::pack() {
 }
 
 void Head::over_runs(const std::function<void(int, int, const Block&, int)>& body) const {
+  constexpr size_t kAhead = 8;  // blocks lie anywhere: their heads come from memory meanwhile
   int row = 0;
-  for (const Part& part : parts_)
+  for (size_t i = 0; i < parts_.size(); ++i) {
+    if (i + kAhead < parts_.size()) parts_[i + kAhead].block.prefetch();
+    const Part& part = parts_[i];
     for (unsigned left = part.live; left;) {
       const int at = std::countr_zero(left), n = std::countr_one(left >> at);
       body(row, n, *part.block, at);
       row += n;
       left &= ~(((1u << n) - 1) << at);
     }
+  }
 }
 
 size_t Head::bookkeeping() const {

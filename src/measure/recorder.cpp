@@ -7,6 +7,15 @@
 
 namespace sinkscope::measure {
 
+std::vector<int> LayerRecord::sinks(int head, int n_token, float epsilon, int min_rows) const {
+  std::vector<int> found;
+  for (int k = 0; k < n_token; ++k) {
+    const uint32_t n = key_n_row(head, k, n_token);
+    if (static_cast<int>(n) >= min_rows && column_sum[static_cast<size_t>(head) * n_token + k] / static_cast<float>(n) > epsilon) found.push_back(k);
+  }
+  return found;
+}
+
 Recorder::Recorder(const attention::Kernels& kernels, Keep keep)
     : kernels_(kernels), keep_(std::move(keep)), columns_(kernels) {}
 

@@ -36,6 +36,8 @@ struct LayerRecord {
     const bool shared = static_cast<int>(column_n_row.size()) == n_token;
     return column_n_row[static_cast<size_t>(shared ? 0 : head) * n_token + key];
   }
+  // Keys that at least min_rows rows see and whose mean attention is above epsilon.
+  std::vector<int> sinks(int head, int n_token, float epsilon, int min_rows) const;
   // The 3 masses of one row.
   size_t first_mass_at(int head, int row, int n_token) const {
     return (static_cast<size_t>(head) * (n_token - first_mass_row) + row - first_mass_row) * kNumFirst;

@@ -2,14 +2,13 @@
 
 namespace sinkscope {
 
-std::span<const Option<ProfileOptions>> profile_options() {
-  using O = ProfileOptions;
+std::span<const Option<PromptOptions>> prompt_options() {
+  using O = PromptOptions;
   static const Option<O> options[] = {
       {"--tokens", "FILE", "prompts as token ids, used as they are: JSON, an array of arrays", &O::tokens},
       {"--length", "N", "cut texts into prompts of N tokens, BOS included; 0: each text is one prompt", &O::length},
       {"--prompts", "N", "at most N prompts, evenly over the texts; 0: all, up to 65,535", &O::prompts},
       {"--bos", "MODE", "BOS before each prompt: auto (as the tokenizer says), always, never", &O::bos},
-      {"--baseline", "KIND", "control prompts too: random (tokens) or repeat (one token, no BOS); once for each kind", &O::baselines},
       {"--epsilon", "X", "a head sinks on a position whose mean attention is above X", &O::epsilon},
       {"--min-rows", "N", "queries that must see a position before it may be called a sink", &O::min_rows},
       {"--context", "N", "cut longer prompts to N tokens; 0: never", &O::context},
@@ -19,7 +18,15 @@ std::span<const Option<ProfileOptions>> profile_options() {
       {"--isa", "NAME", "instruction set of the attention kernel: auto, avx512, avx2, sse4, neon, generic", &O::isa},
       {"--gpu-layers", "N", "layers for llama.cpp to put on a GPU; attention stays on the host (untested)", &O::gpu_layers},
       {"--no-blas", "", "long matrix products without OpenBLAS", &O::no_blas},
-      {"--seed", "N", "of control prompts and of the bootstrap", &O::seed},
+      {"--seed", "N", "of what is drawn at random: the bootstrap, controls", &O::seed},
+  };
+  return options;
+}
+
+std::span<const Option<ProfileOptions>> profile_options() {
+  using O = ProfileOptions;
+  static const Option<O> options[] = {
+      {"--baseline", "KIND", "control prompts too: random (tokens) or repeat (one token, no BOS); once for each kind", &O::baselines},
       {"--json", "FILE", "write the profile as JSON (docs/json.md)", &O::json},
       {"--sinkmap", "FILE", "write the sink map as JSON, for cache policies and other tools", &O::sink_map},
       {"--arrays", "FILE", "write the accumulators of every prompt, as safetensors", &O::arrays},

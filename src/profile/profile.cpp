@@ -14,48 +14,18 @@
 #include "measure/recorder.h"
 #include "profile/outputs.h"
 #include "profile/prompts.h"
+#include "profile/run.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope {
 namespace {
 
 using profile_run::ArraysFile;
+using profile_run::Companion;
 using profile_run::Outputs;
 using profile_run::Prompt;
 
-constexpr int kMaxThreads = 512;      // ggml's own limit
 constexpr int kMaxMapTokens = 4096;  // a whole map of one head is then 64 MiB
-
-// All that needs no model.
-void check(const ProfileOptions& o) {
-  if (o.texts.empty() && o.tokens.empty())
-    throw UsageError("there is nothing to profile on; give text files, - for standard input, or --tokens FILE");
-  if (!o.texts.empty() && !o.tokens.empty()) throw UsageError("both text files and --tokens are given; give one of them");
-  if (o.length != 0 && o.length < 2)
-    throw UsageError(fmt::format("--length {} is no prompt; use 2 or more, or 0 for whole texts", o.length));
-  const auto one_of = [](const char* option, const std::string& value, std::initializer_list<const char*> known) {
-    if (std::find(known.begin(), known.end(), value) == known.end())
-      throw UsageError(fmt::format("{} '{}' is unknown; use {}", option, value, fmt::join(known, " or ")));
-  };
-  one_of("--bos", o.bos, {"auto", "always", "never"});
-  for (const std::string& kind : o.baselines) one_of("--baseline", kind, {"random", "repeat"});
-  attention::kernels(o.isa);
-  check_kv_type(o.kv_type);
-  const auto at_least = [](const char* option, auto value, auto least) {
-    if (value < least) throw UsageError(fmt::format("{} {} is too small; use {} or more", option, value, least));
-  };
-  at_least("--threads", o.threads, 0);
-  if (o.threads > kMaxThreads) throw UsageError(fmt::format("--threads {} is too many; use {} or fewer", o.threads, kMaxThreads));
-  at_least("--batch", o.batch, 1);
-  at_least("--context", o.context, 0);
-  at_least("--prompts", o.prompts, 0);
-  if (o.prompts > measure::kMaxPrompts) throw UsageError(fmt::format("--prompts {} is too many; use {} or fewer", o.prompts, measure::kMaxPrompts));
-  at_least("--min-rows", o.min_rows, 1);
-  at_least("--gpu-layers", o.gpu_layers, 0);
-  if (o.context == 1) throw UsageError("--context 1 is no prompt; use 2 or more, or 0 for whole prompts");
-  if (!(o.epsilon > 0 && o.epsilon < 1)) throw UsageError(fmt::format("--epsilon {} is not between 0 and 1; 0.3 is usual", o.epsilon));
-  if (!o.maps.empty() && o.arrays.empty()) throw UsageError("--maps needs a file to go to; give --arrays FILE too");
-}
 
 std::vector<std::pair<int, int>> maps_of(const ProfileOptions& o, const ModelInfo& model, int n_token) {
   std::vector<std::pair<int, int>> maps;
@@ -105,20 +75,22 @@ void check_attention(const Session& session, const ModelInfo& model) {
       reasons.empty() ? ": its graph holds no flash attention operation, as in recurrent models and Grok" : " (" + reasons + ")"));
 }
 
-// Runs prompts one after the other; `arrays` may be null.
-measure::Tally run_prompts(const std::vector<Prompt>& prompts, const std::string& what, const ProfileOptions& o,
-                           const ModelInfo& model, Session& session, measure::Recorder& recorder, ArraysFile* arrays, const Progress& progress) {
+// Runs prompts one after the other; `arrays` and `companion` may be null.
+measure::Tally run_prompts(const std::vector<Prompt>& prompts, const std::string& what, const ProfileOptions& o, const ModelInfo& model, Session& session,
+                           measure::Recorder& recorder, ArraysFile* arrays, Companion* companion, const Progress& progress) {
   measure::Tally tally(o.epsilon, o.min_rows);
   const int64_t all = token_count(prompts);
   int64_t before = 0;
   for (const Prompt& p : prompts) {
     recorder.start(static_cast<int>(p.size()));
+    if (companion) companion->start(p);
     session.run(p, nullptr, [&](int n_done) {
       if (progress) progress(what, before + n_done, all);
     });
     tally.add(recorder, p);
     check_attention(session, model);
     if (arrays) arrays->add(recorder);
+    if (companion) companion->finish(p);
     before += static_cast<int64_t>(p.size());
   }
   return tally;
@@ -142,9 +114,22 @@ void name_tokens(Profile& p, const Model& model) {
 
 }  // namespace
 
-Profile profile(const ProfileOptions& o, const Progress& progress) {
+namespace profile_run {
+
+RunInfo run_info(const PromptOptions& o, const std::vector<Prompt>& prompts, const Model& model, const Session& session, double seconds) {
+  RunInfo run{.epsilon = o.epsilon, .min_rows = o.min_rows, .length = longest(prompts), .n_prompt = static_cast<int>(prompts.size()),
+              .n_token = token_count(prompts), .bos = starts_with_bos(prompts, model) ? "first" : "none", .kv_type = o.kv_type, .isa = session.isa(),
+              .threads = session.n_thread(), .batch = o.batch, .seed = o.seed, .seconds = seconds, .peak_rss_bytes = peak_rss_bytes()};
+  run.shortest = static_cast<int>(std::ranges::min(prompts, {}, &Prompt::size).size());
+  run.tokens_per_second = static_cast<double>(run.n_token) / seconds;
+  return run;
+}
+
+Profile run(const ProfileOptions& o, const Progress& progress, Companion* companion) {
   check(o);
-  Outputs outputs(o);
+  for (const std::string& kind : o.baselines) one_of("--baseline", kind, {"random", "repeat"});
+  if (!o.maps.empty() && o.arrays.empty()) throw UsageError("--maps needs a file to go to; give --arrays FILE too");
+  Outputs outputs(o, companion ? companion->files() : std::vector<std::pair<const char*, std::string>>());
   const Model model(o.model, o.gpu_layers);
   if (model.info().has_cross_attention)
     throw InputError(fmt::format("'{}' ({}) is an encoder and a decoder, whose attention llama.cpp computes in ways that do "
@@ -159,7 +144,7 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
   const int n_token = longest(prompts);
   const auto maps = maps_of(o, p.model, n_token);
   Session session(model, {.n_context = n_token, .n_batch = o.batch, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
-                          .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas});
+                          .attention = Attention::sinkscope, .all_logits = companion != nullptr, .tensors = companion != nullptr, .blas = !o.no_blas});
   p.notes.insert(p.notes.end(), session.notes().begin(), session.notes().end());
   if (n_token < o.min_rows)
     p.notes.push_back(fmt::format("the longest prompt has {} tokens, and only positions that {} rows see (--min-rows) are listed as "
@@ -172,10 +157,12 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
 
   const attention::Kernels& kernels = attention::kernels(o.isa);
   measure::Recorder recorder(kernels, {.maps = maps, .all_first_mass = outputs.arrays() != nullptr});
-  session.watch({&recorder});
+  std::vector<Probe*> probes = {&recorder};
+  if (companion) companion->join({p.model, static_cast<int>(prompts.size()), n_token}, session, recorder, probes);
+  session.watch(std::move(probes));
   const auto start = std::chrono::steady_clock::now();
-  const measure::Tally tally = run_prompts(prompts, "prompts", o, p.model, session, recorder, outputs.arrays(), progress);
-  p.run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const measure::Tally tally = run_prompts(prompts, "prompts", o, p.model, session, recorder, outputs.arrays(), companion, progress);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   p.layers = tally.layers();
   p.layers.resize(p.model.n_layer);
@@ -192,29 +179,20 @@ Profile profile(const ProfileOptions& o, const Progress& progress) {
 
   measure::Recorder control_recorder(kernels, {.maps = {}, .all_first_mass = false});
   session.watch({&control_recorder});
+  if (companion) companion->leave(session);
   for (const auto& [kind, made] : controls)
-    p.baselines.push_back({kind, run_prompts(made, kind, o, p.model, session, control_recorder, nullptr, progress).sink_rate(o.seed)});
+    p.baselines.push_back({kind, run_prompts(made, kind, o, p.model, session, control_recorder, nullptr, nullptr, progress).sink_rate(o.seed)});
 
   p.sha256 = io::sha256_of_file(p.model.file);
-  p.run.epsilon = o.epsilon;
-  p.run.min_rows = o.min_rows;
-  p.run.length = n_token;
-  p.run.shortest = static_cast<int>(std::min_element(prompts.begin(), prompts.end(), [](const auto& a, const auto& b) {
-                                      return a.size() < b.size();
-                                    })->size());
-  p.run.n_prompt = static_cast<int>(prompts.size());
-  p.run.n_token = token_count(prompts);
-  p.run.bos = profile_run::starts_with_bos(prompts, model) ? "first" : "none";
-  p.run.kv_type = o.kv_type;
-  p.run.isa = session.isa();
-  p.run.threads = session.n_thread();
-  p.run.batch = o.batch;
-  p.run.seed = o.seed;
-  p.run.tokens_per_second = static_cast<double>(p.run.n_token) / p.run.seconds;
-  p.run.peak_rss_bytes = peak_rss_bytes();
-  outputs.commit(p);
+  p.run = run_info(o, prompts, model, session, seconds);
+  if (companion) companion->conclude(model, session, prompts, p);
+  outputs.commit(p, companion);
   return p;
 }
+
+}  // namespace profile_run
+
+Profile profile(const ProfileOptions& options, const Progress& progress) { return profile_run::run(options, progress, nullptr); }
 
 int Profile::n_head() const {
   size_t n = 0;

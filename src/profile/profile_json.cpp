@@ -3,23 +3,15 @@
 #include <nlohmann/json.hpp>
 
 #include "measure/metrics.h"
+#include "profile/run.h"
 #include "session/model_json.h"
 #include "sinkscope/profile.h"
 
 namespace sinkscope {
 namespace {
 
+using profile_run::interval_json, profile_run::run_json;
 using session::dumped, session::Json, session::model_json, session::number, session::numbers;
-
-Json run_json(const RunInfo& r) {
-  return {{"epsilon", number(r.epsilon)}, {"min_rows", r.min_rows},   {"length", r.length},   {"shortest", r.shortest},
-          {"n_prompt", r.n_prompt},       {"n_token", r.n_token},     {"bos", r.bos},         {"kv_type", r.kv_type},
-          {"threads", r.threads},         {"batch", r.batch},         {"isa", r.isa},         {"seed", r.seed},
-          {"seconds", number(r.seconds)}, {"tokens_per_second", number(r.tokens_per_second)},
-          {"peak_rss_bytes", r.peak_rss_bytes}};
-}
-
-Json interval_json(const std::optional<Interval>& i) { return i ? Json{number(i->low), number(i->high)} : Json(nullptr); }
 
 Json rate_json(const SinkRate& r) {
   Json json = {{"first", number(r.first)}, {"null", number(r.null)}};
@@ -61,7 +53,17 @@ Json heads_json(const Sink& s, bool with_alpha) {
 
 }  // namespace
 
-std::string to_json(const Profile& p) {
+Json profile_run::run_json(const RunInfo& r) {
+  return {{"epsilon", number(r.epsilon)}, {"min_rows", r.min_rows},   {"length", r.length},   {"shortest", r.shortest},
+          {"n_prompt", r.n_prompt},       {"n_token", r.n_token},     {"bos", r.bos},         {"kv_type", r.kv_type},
+          {"threads", r.threads},         {"batch", r.batch},         {"isa", r.isa},         {"seed", r.seed},
+          {"seconds", number(r.seconds)}, {"tokens_per_second", number(r.tokens_per_second)},
+          {"peak_rss_bytes", r.peak_rss_bytes}};
+}
+
+Json profile_run::interval_json(const std::optional<Interval>& i) { return i ? Json{number(i->low), number(i->high)} : Json(nullptr); }
+
+Json profile_run::profile_json(const Profile& p) {
   Json json = {{"schema", "sinkscope.profile/1"}, {"answer", p.answer()}, {"model", model_json(p.model, p.sha256)}, {"run", run_json(p.run)},
                {"sink_rate", rate_json(p.sink_rate)}};
   json["first"] = {{"n", p.first.n}, {"share", numbers(p.first.share)}, {"uniform", numbers(p.first.uniform)},
@@ -88,8 +90,10 @@ std::string to_json(const Profile& p) {
     json["baselines"].push_back(std::move(rate));
   }
   json["notes"] = p.notes;
-  return dumped(json);
+  return json;
 }
+
+std::string to_json(const Profile& p) { return dumped(profile_run::profile_json(p)); }
 
 std::string to_sink_map_json(const Profile& p) {
   Json json = {{"schema", "sinkscope.sinkmap/1"},

@@ -4,14 +4,18 @@
 #include <random>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <nlohmann/json.hpp>
 
+#include "attention/kernels.h"
 #include "measure/metrics.h"
 #include "session/text.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::profile_run {
 namespace {
+
+constexpr int kMaxThreads = 512;  // ggml's own limit
 
 using session::named, session::read_file, session::read_text, session::wants_bos;
 
@@ -25,7 +29,7 @@ std::vector<Prompt> thinned(std::vector<Prompt> prompts, int n) {
   return some;
 }
 
-std::vector<Prompt> cut_texts(const ProfileOptions& options, const Model& model, std::vector<std::string>& notes) {
+std::vector<Prompt> cut_texts(const PromptOptions& options, const Model& model, std::vector<std::string>& notes) {
   const bool bos = wants_bos(options.bos, model.info());
   std::vector<Prompt> prompts;
   size_t n_token = 0;
@@ -86,7 +90,36 @@ std::vector<Prompt> read_token_file(const std::string& path, const ModelInfo& mo
 
 }  // namespace
 
-std::vector<Prompt> read_prompts(const ProfileOptions& options, const Model& model, std::vector<std::string>& notes) {
+void one_of(const char* option, const std::string& value, std::initializer_list<const char*> known) {
+  if (std::find(known.begin(), known.end(), value) == known.end())
+    throw UsageError(fmt::format("{} '{}' is unknown; use {}", option, value, fmt::join(known, " or ")));
+}
+
+void check(const PromptOptions& o) {
+  if (o.texts.empty() && o.tokens.empty())
+    throw UsageError("there is nothing to run; give text files, - for standard input, or --tokens FILE");
+  if (!o.texts.empty() && !o.tokens.empty()) throw UsageError("both text files and --tokens are given; give one of them");
+  if (o.length != 0 && o.length < 2)
+    throw UsageError(fmt::format("--length {} is no prompt; use 2 or more, or 0 for whole texts", o.length));
+  one_of("--bos", o.bos, {"auto", "always", "never"});
+  attention::kernels(o.isa);
+  check_kv_type(o.kv_type);
+  const auto at_least = [](const char* option, auto value, auto least) {
+    if (value < least) throw UsageError(fmt::format("{} {} is too small; use {} or more", option, value, least));
+  };
+  at_least("--threads", o.threads, 0);
+  if (o.threads > kMaxThreads) throw UsageError(fmt::format("--threads {} is too many; use {} or fewer", o.threads, kMaxThreads));
+  at_least("--batch", o.batch, 1);
+  at_least("--context", o.context, 0);
+  at_least("--prompts", o.prompts, 0);
+  if (o.prompts > measure::kMaxPrompts) throw UsageError(fmt::format("--prompts {} is too many; use {} or fewer", o.prompts, measure::kMaxPrompts));
+  at_least("--min-rows", o.min_rows, 1);
+  at_least("--gpu-layers", o.gpu_layers, 0);
+  if (o.context == 1) throw UsageError("--context 1 is no prompt; use 2 or more, or 0 for whole prompts");
+  if (!(o.epsilon > 0 && o.epsilon < 1)) throw UsageError(fmt::format("--epsilon {} is not between 0 and 1; 0.3 is usual", o.epsilon));
+}
+
+std::vector<Prompt> read_prompts(const PromptOptions& options, const Model& model, std::vector<std::string>& notes) {
   std::vector<Prompt> prompts = thinned(options.tokens.empty() ? cut_texts(options, model, notes) : read_token_file(options.tokens, model.info()),
                                         options.prompts > 0 ? options.prompts : measure::kMaxPrompts);
   if (options.context > 0)

@@ -38,7 +38,7 @@ void check_file(const std::string& path) {
 // A number, or the largest of an array with one for each layer.
 int largest(const std::string& meta, int otherwise) {
   const auto json = nlohmann::json::parse(meta, nullptr, /*allow_exceptions=*/false);
-  int most = otherwise;
+  int most = json.is_number_integer() ? json.get<int>() : otherwise;
   for (const auto& n : json.is_array() ? json : nlohmann::json::array())
     if (n.is_number_integer()) most = std::max(most, n.get<int>());
   return most;
@@ -99,10 +99,15 @@ Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make
   info.n_layer = llama_model_n_layer(m);
   info.n_head = largest(impl_->meta(info.architecture + ".attention.head_count"), llama_model_n_head(m));
   info.n_head_kv = largest(impl_->meta(info.architecture + ".attention.head_count_kv"), llama_model_n_head_kv(m));
+  info.n_embd = llama_model_n_embd(m);
+  info.n_expert = largest(impl_->meta(info.architecture + ".expert_count"), 0);
   info.n_vocab = llama_vocab_n_tokens(impl_->vocab);
   info.n_context_train = llama_model_n_ctx_train(m);
   info.adds_bos = llama_vocab_get_add_bos(impl_->vocab);
   info.bos = llama_vocab_bos(impl_->vocab);
+  info.mask = llama_vocab_mask(impl_->vocab);
+  info.is_diffusion = llama_model_is_diffusion(m);
+  info.shifts_logits = info.is_diffusion && impl_->meta("diffusion.shift_logits") != "false";  // as llama.cpp takes it
   info.has_cross_attention = llama_model_has_encoder(m) && llama_model_has_decoder(m);
 }
 

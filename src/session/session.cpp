@@ -20,6 +20,7 @@
 #include "session/output_projection.h"
 #include "session/windows.h"
 #include "session/registry_mutex.h"
+#include "session/tensors.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope {
@@ -66,6 +67,7 @@ struct Session::Impl {
   std::shared_ptr<const policy::SinkMap> map;     // that it knows heads by
   int budget_rows = 0;                     // its budget, where it was given in bytes
   std::vector<std::string> notes;
+  session::Tensors tensors;
   int n_past = 0;  // tokens in the memory
 
   enum class Logits { none, last, all };  // of a batch's tokens
@@ -80,7 +82,7 @@ struct Session::Impl {
     llama_context_params params = llama_context_default_params();
     params.n_ctx = options.memory ? options.n_batch : options.n_context;
     params.n_batch = params.n_ubatch = batch_size();
-    params.n_outputs_max = options.all_logits ? 0 : 1;
+    params.n_outputs_max = options.all_logits || options.tensors ? 0 : 1;
     params.n_threads = params.n_threads_batch = options.n_thread;
     params.flash_attn_type = options.attention == Attention::llama_plain ? LLAMA_FLASH_ATTN_TYPE_DISABLED
                                                                          : LLAMA_FLASH_ATTN_TYPE_ENABLED;
@@ -89,6 +91,7 @@ struct Session::Impl {
     params.offload_kqv = false;  // keys, values and attention on the host, where the device is
     params.swa_full = true;      // cell index = position in layers with a sliding window too
     params.no_perf = true;
+    if (options.tensors) params.cb_eval = session::Tensors::callback, params.cb_eval_user_data = &tensors;
     const auto create = [&] {
       const std::lock_guard lock(session::registry_mutex());
       session::clear_llama_log();
@@ -110,7 +113,8 @@ struct Session::Impl {
     create();
     // Encoders and diffusion models remember nothing: all tokens must go through the graph at once.
     if (!llama_get_memory(context.get())) {
-      if (options.memory) throw InputError(fmt::format("'{}' has no memory, its tokens see each other both ways; use it without a policy", info.file));
+      if (options.memory)
+        throw InputError(fmt::format("'{}' has no memory, its tokens see each other both ways; use {}", info.file, info.is_diffusion ? "sinkscope denoise" : "it without a policy"));
       params.n_batch = params.n_ubatch = options.n_batch = options.n_context;
       params.n_outputs_max = 0;
       create();
@@ -223,13 +227,16 @@ struct Session::Impl {
       batch.pos[i] = first_position + i;
       batch.n_seq_id[i] = 1;
       batch.seq_id[i][0] = 0;
-      batch.logits[i] = logits == Logits::all || (logits == Logits::last && i == batch.n_tokens - 1);
+      // llama.cpp computes the last layer for outputs alone, and hooks want to see all of it.
+      batch.logits[i] = logits == Logits::all || !tensors.hooks.empty() || (logits == Logits::last && i == batch.n_tokens - 1);
     }
+    if (attachment) attachment->first_key = first_position;
     llama_context* c = context.get();
     const bool has_memory = llama_get_memory(c) != nullptr;
     int status = 0;
     if (llama_model_has_encoder(model->llama.get()) || !has_memory) status = llama_encode(c, batch);
     if (status == 0 && has_memory) status = llama_decode(c, batch);
+    if (tensors.failure) std::rethrow_exception(std::exchange(tensors.failure, nullptr));
     if (status == 0) return;
     if (attachment && attachment->failure) std::rethrow_exception(attachment->failure);
     if (status == kOutOfMemory) throw std::bad_alloc();
@@ -260,6 +267,16 @@ Session& Session::operator=(Session&&) noexcept = default;
 void Session::watch(std::vector<Probe*> probes) {
   if (!impl_->attachment) throw InternalError("probes need a session with Attention::sinkscope");
   impl_->attachment->probes = std::move(probes);
+}
+
+void Session::hook(std::vector<backend::CallHook*> hooks) {
+  if (!impl_->attachment || impl_->owned()) throw InternalError("hooks of attention need a session with Attention::sinkscope and llama.cpp's memory");
+  impl_->attachment->hooks = std::move(hooks);
+}
+
+void Session::hook(std::vector<TensorHook*> hooks) {
+  if (!impl_->options.tensors) throw InternalError("hooks need a session with SessionOptions::tensors");
+  impl_->tensors.hooks = std::move(hooks);
 }
 
 void Session::run(std::span<const int> tokens, std::vector<float>* logits, const std::function<void(int)>& progress) {

@@ -1,0 +1,37 @@
+#include <cstdio>
+#include <memory>
+
+#include "add_options.h"
+#include "commands.h"
+#include "explain_view.h"
+#include "sinkscope/explain.h"
+#include "sinkscope/options.h"
+#include "terminal.h"
+
+namespace sinkscope::cli {
+namespace {
+
+void run(const ExplainOptions& options) {
+  const Explanation result = [&] {
+    ProgressBar bar;
+    return explain(options, [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
+  }();
+  for (const std::string& note : result.profile.notes) print_error_line("note: " + note);
+  for (const std::string& note : result.notes) print_error_line("note: " + note);
+  std::fputs(view(result, Terminal::of_stdout()).c_str(), stdout);
+}
+
+}  // namespace
+
+void add_explain_command(CLI::App& app, std::function<void()>& chosen) {
+  auto options = std::make_shared<ExplainOptions>();
+  CLI::App* sub = app.add_subcommand("explain", "Why there is a sink: lengths and angles of queries and keys, massive activations, what heads and experts do with it");
+  sub->add_option("MODEL", options->model, "GGUF file, or a name of scripts/fetch-model")->required();
+  sub->add_option("TEXT", options->texts, "text files; - is standard input");
+  add_options<PromptOptions>(*sub, prompt_options(), *options);
+  add_options(*sub, explain_options(), *options);
+  for (const char* file : {"--json", "--arrays", "--tokens"}) sub->get_option(file)->check(names_a_file);
+  sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
+}
+
+}  // namespace sinkscope::cli

@@ -1,0 +1,15 @@
+#include "sinkscope/options.h"
+
+namespace sinkscope {
+
+std::span<const Option<AblateOptions>> ablate_options() {
+  using O = AblateOptions;
+  static const Option<O> options[] = {
+      {"--edit", "SPEC", "what to change, as in mask:positions=0 (docs/ablate.md); + joins several; once for each edit", &O::edits},
+      {"--controls", "N", "for each edit, the same at N places drawn at random", &O::controls},
+      {"--json", "FILE", "write the result as JSON (docs/json.md)", &O::json},
+  };
+  return options;
+}
+
+}  // namespace sinkscope

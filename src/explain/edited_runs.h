@@ -1,0 +1,30 @@
+// What is learned from running some prompts again with a change: each function adds its part to an explanation.
+#pragma once
+
+#include <vector>
+
+#include "profile/prompts.h"
+#include "sinkscope/explain.h"
+
+namespace sinkscope::explain_run {
+
+struct Context {
+  const Model& model;
+  Session& session;   // with logits and hooks
+  const std::vector<profile_run::Prompt>& prompts;
+  const ExplainOptions& options;
+  const Progress& progress;
+};
+
+// Perturbation test (Barbero et al., 2504.02732): one token of the first prompt is another one; how far do the others move, as the
+// model is and when nobody can look at the first token?
+void perturb(const Context& context, Explanation& result);
+
+// Heads that sink on one prompt and not on another: what does the loss of both lose without them? alpha_first: attention on the
+// first key, [prompt, head of all layers].
+void confirm_dormant(const Context& context, const std::vector<float>& alpha_first, Explanation& result);
+
+// How much of the mass on sinks goes when the Super Experts are silent: D_sink of 2507.23279.
+void silence_super_experts(const Context& context, Explanation& result);
+
+}  // namespace sinkscope::explain_run

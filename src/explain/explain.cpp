@@ -1,0 +1,385 @@
+#include "sinkscope/explain.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <tuple>
+
+#include <fmt/format.h>
+
+#include "explain/arrays.h"
+#include "explain/edited_runs.h"
+#include "measure/experts.h"
+#include "measure/geometry.h"
+#include "measure/hidden.h"
+#include "measure/metrics.h"
+#include "profile/run.h"
+#include "sinkscope/error.h"
+
+namespace sinkscope {
+namespace {
+
+using measure::HiddenRecord;
+using profile_run::Prompt;
+
+constexpr double kMassive = 100, kMassiveOverMedian = 1000;  // Sun et al., 2402.17762
+constexpr double kSinkDimension = 20;                         // times the root mean square of a token
+constexpr double kSecondaryCos = 0.9;
+constexpr size_t kMostWhere = 8;                              // positions of a head
+constexpr size_t kMostListed = 64;                            // outliers and secondary sinks
+
+double median_of(std::vector<float> values) {
+  if (values.empty()) return 0;
+  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+// How long a secondary sink lives: figures for 32 layers, scaled where there are few (docs/metrics.md).
+const char* kind_of_lifetime(int lifetime, int n_layer) {
+  const double scale = n_layer <= 20 ? n_layer / 32.0 : 1;
+  return lifetime >= n_layer - 15 * scale ? "bos-like" : lifetime > 4 * scale ? "secondary" : "noise";
+}
+
+// What explain adds to a profile, prompt by prompt.
+class Explainer : public profile_run::Companion {
+ public:
+  Explainer(const ExplainOptions& options, const Progress& progress, Explanation& result) : o_(options), progress_(progress), result_(result) {}
+
+  std::vector<std::pair<const char*, std::string>> files() const override { return {{"--json", o_.explain_json}, {"--arrays", o_.explain_arrays}}; }
+
+  void join(const Size& size, Session& session, const measure::Recorder& recorder, std::vector<Probe*>& probes) override {
+    if (!o_.explain_json.empty()) json_.emplace(o_.explain_json);
+    if (!o_.explain_arrays.empty()) arrays_.emplace(o_.explain_arrays, size);
+    model_ = &size.model;
+    recorder_ = &recorder;
+    hidden_.emplace(session.n_thread());
+    geometry_.emplace(recorder, o_.epsilon, o_.min_rows, session.n_thread());
+    probes.push_back(&*geometry_);
+    session.hook(std::vector<backend::CallHook*>{&*geometry_});
+    session.hook(std::vector<TensorHook*>{&*hidden_, &experts_});
+    result_.layers.resize(model_->n_layer + 1);
+    for (int l = 0; l <= model_->n_layer; ++l) result_.layers[l].layer = l - 1;
+    uses_.resize(model_->n_layer);
+  }
+
+  void leave(Session& session) override {
+    session.hook(std::vector<backend::CallHook*>{});
+    session.hook(std::vector<TensorHook*>{});
+  }
+
+  void start(const Prompt& prompt) override {
+    hidden_->start(static_cast<int>(prompt.size()));
+    geometry_->start(static_cast<int>(prompt.size()));
+    experts_.start();
+  }
+
+  void finish(const Prompt& prompt) override {
+    add_hidden(prompt);
+    add_secondary(prompt);
+    add_experts(prompt);
+    add_norms(prompt);
+    add_sinks(prompt);
+    if (arrays_) arrays_->add(*recorder_, hidden_->records(), geometry_->layers());
+    for (const measure::LayerRecord& layer : recorder_->layers())
+      for (int h = 0; h < layer.n_head; ++h)
+        alpha_first_.push_back(layer.column_sum[static_cast<size_t>(h) * recorder_->n_token()] / static_cast<float>(std::max(layer.key_n_row(h, 0, recorder_->n_token()), 1u)));
+    ++n_prompt_;
+  }
+
+  void conclude(const Model& model, Session& session, const std::vector<Prompt>& prompts, const Profile& profile) override {
+    for (LayerCause& layer : result_.layers) mean_over_prompts(layer);
+    find_onset();
+    list_outliers(model, prompts);
+    name_secondary(model, prompts);
+    list_experts();
+    find_missing();
+    const explain_run::Context context{.model = model, .session = session, .prompts = prompts, .options = o_, .progress = progress_};
+    if (o_.perturb > 0) explain_run::perturb(context, result_);
+    explain_run::confirm_dormant(context, alpha_first_, result_);
+    explain_run::silence_super_experts(context, result_);
+    result_.profile = profile;
+    if (json_) json_->write(to_json(result_));
+  }
+
+  session::Json json() const override { return session::Json::parse(to_json(result_)); }
+
+  std::vector<AtomicFile*> written() override {
+    std::vector<AtomicFile*> files;
+    if (json_) files.push_back(&*json_);
+    if (arrays_) files.push_back(&arrays_->file());
+    return files;
+  }
+
+ private:
+  // Of an outlier, while prompts are run: where the number stands out, and how it gets there.
+  struct Trace {
+    Outlier outlier;
+    int last_prompt = -1;
+    double rise = 0, fall = 0;
+  };
+  struct ExpertTally {
+    double sinks = 0, others = 0, sink_weight = 0, other_weight = 0;
+  };
+
+  void add_hidden(const Prompt& prompt) {
+    const std::span<const HiddenRecord> records = hidden_->records();
+    for (size_t l = 0; l < records.size() && l < result_.layers.size(); ++l) {
+      const HiddenRecord& r = records[l];
+      if (r.norm.empty()) continue;
+      LayerCause& layer = result_.layers[l];
+      layer.hidden = true;
+      const double layer_median = median_of(r.median);
+      layer.norm_first += r.norm[0];
+      layer.norm_median += median_of({r.norm.begin() + 1, r.norm.end()});
+      layer.spread += r.length() > 0 ? r.spread() / r.length() : 0;
+      for (size_t i = 0; i < r.norm.size(); ++i) {
+        const measure::Peak top = r.peaks[i][0];
+        layer.top_over_median += std::abs(top.value) / std::max<double>(r.median[i], std::numeric_limits<float>::min()) / static_cast<double>(r.norm.size());
+        if (std::abs(top.value) > std::abs(layer.largest.value))
+          layer.largest = {.value = top.value, .dim = top.dim, .prompt = n_prompt_, .position = static_cast<int>(i), .token = prompt[i], .over_median = std::abs(top.value) / layer_median};
+        for (const measure::Peak& peak : r.peaks[i])
+          if (peak.dim >= 0) see_peak(peak, static_cast<int>(i), prompt[i], static_cast<int>(l) - 1, layer_median, r.norm[i] / std::sqrt(static_cast<double>(r.sum.size())));
+      }
+    }
+    for (const measure::Step& s : hidden_->steps())
+      if (const auto at = traces_.find({s.position, s.dim}); at != traces_.end()) see_step(s, at->second);
+  }
+
+  void see_peak(const measure::Peak& peak, int position, int token, int layer, double layer_median, double rms) {
+    const double magnitude = std::abs(peak.value), ratio = layer_median > 0 ? magnitude / layer_median : 0;
+    const bool massive = magnitude > kMassive && ratio >= kMassiveOverMedian, sink_dimension = magnitude >= kSinkDimension * rms;
+    if (!massive && !sink_dimension) return;
+    const auto [at, is_new] = traces_.try_emplace({position, peak.dim});
+    Trace& trace = at->second;
+    Outlier& o = trace.outlier;
+    if (is_new) o = {.dim = peak.dim, .position = position, .token = token, .first_layer = layer, .last_layer = layer};
+    o.massive |= massive;
+    o.sink_dimension |= sink_dimension;
+    o.n_prompt += trace.last_prompt != n_prompt_;
+    trace.last_prompt = n_prompt_;
+    o.first_layer = std::min(o.first_layer, layer);
+    o.last_layer = std::max(o.last_layer, layer);
+    if (magnitude > std::abs(o.value)) o.value = peak.value, o.layer = layer, o.over_median = ratio;
+  }
+
+  // Which layer, and which part of it, changes the number most: up and down.
+  static void see_step(const measure::Step& s, Trace& trace) {
+    const double change = std::abs(s.after) - std::abs(s.before);
+    const auto by = [&] {
+      if (std::isnan(s.after_attention)) return "layer";
+      const double attention = std::abs(s.after_attention) - std::abs(s.before), mlp = std::abs(s.after) - std::abs(s.after_attention);
+      return std::abs(attention) > std::abs(mlp) ? "attention" : "mlp";
+    };
+    if (change > trace.rise) trace.rise = change, trace.outlier.rises_in = s.layer, trace.outlier.rises_by = by();
+    if (change < trace.fall) trace.fall = change, trace.outlier.falls_in = s.layer, trace.outlier.falls_by = by();
+  }
+
+  // Between the largest rise and the largest fall of the first token's length.
+  void add_secondary(const Prompt& prompt) {
+    const std::span<const HiddenRecord> records = hidden_->records();
+    size_t rise = 0, fall = records.size();
+    double most_up = 0, most_down = 0;
+    for (size_t l = 1; l < records.size(); ++l) {
+      if (records[l].norm.empty() || records[l - 1].norm.empty()) return;
+      const double change = records[l].norm[0] - records[l - 1].norm[0];
+      if (change > most_up) most_up = change, rise = l;
+      if (change < most_down && l > rise) most_down = change, fall = l;
+    }
+    if (rise == 0) return;
+    for (size_t i = 1; i < prompt.size(); ++i) {
+      int first = -1, last = -1;
+      for (size_t l = rise; l < fall; ++l)
+        if (std::abs(records[l].cos_first[i]) > kSecondaryCos) first = first < 0 ? static_cast<int>(l) - 1 : first, last = static_cast<int>(l) - 1;
+      if (first < 0) continue;
+      ++n_secondary_;
+      if (result_.secondary.size() < kMostListed)
+        result_.secondary.push_back({.prompt = n_prompt_, .position = static_cast<int>(i), .token = prompt[i], .first_layer = first, .last_layer = last,
+                                     .kind = kind_of_lifetime(last - first + 1, model_->n_layer)});
+    }
+  }
+
+  // Positions of this prompt on which more than a quarter of all heads sink.
+  std::vector<bool> sink_tokens(int n_token) const {
+    std::vector<int> n_sink(n_token);
+    int n_head = 0;
+    for (const measure::LayerRecord& layer : recorder_->layers())
+      for (int h = 0; h < layer.n_head; ++h, ++n_head)
+        for (const int k : layer.sinks(h, n_token, o_.epsilon, o_.min_rows)) ++n_sink[k];
+    std::vector<bool> sinks(n_token);
+    for (int k = 0; k < n_token; ++k) sinks[k] = 100.0 * n_sink[k] > measure::kSinkPositionPercent * n_head;
+    return sinks;
+  }
+
+  void add_sinks(const Prompt& prompt) {
+    const int n_token = static_cast<int>(prompt.size());
+    for (size_t l = 0; l < recorder_->layers().size(); ++l)
+      for (int h = 0; h < recorder_->layers()[l].n_head; ++h)
+        for (const int k : recorder_->layers()[l].sinks(h, n_token, o_.epsilon, o_.min_rows)) {
+          HeadSink& sink = sinks_[{static_cast<int>(l), h, k}];
+          if (sink.share == 0) sink.position = k, sink.token = prompt[k];
+          sink.share += 1;
+        }
+  }
+
+  void add_experts(const Prompt& prompt) {
+    if (experts_.layers().empty()) return;
+    const int n_token = static_cast<int>(prompt.size());
+    const std::vector<bool> sinks = sink_tokens(n_token);
+    const auto n_sink = std::ranges::count(sinks, true);
+    n_sink_token_ += n_sink;
+    n_other_token_ += n_token - n_sink;
+    for (size_t l = 0; l < experts_.layers().size() && l < uses_.size(); ++l) {
+      const measure::ExpertRecord& r = experts_.layers()[l];
+      if (r.chosen.size() != static_cast<size_t>(n_token) * r.n_used || r.probability.size() != static_cast<size_t>(n_token) * r.n_expert) continue;
+      uses_[l].resize(r.n_expert);
+      for (int i = 0; i < n_token; ++i) {
+        for (int u = 0; u < r.n_used; ++u) {
+          ExpertTally& tally = uses_[l][r.chosen[static_cast<size_t>(i) * r.n_used + u]];
+          (sinks[i] ? tally.sinks : tally.others) += 1;
+        }
+        for (int e = 0; e < r.n_expert; ++e) (sinks[i] ? uses_[l][e].sink_weight : uses_[l][e].other_weight) += r.probability[static_cast<size_t>(i) * r.n_expert + e];
+      }
+    }
+  }
+
+  void add_norms(const Prompt& prompt) {
+    const int n = static_cast<int>(prompt.size());
+    for (size_t l = 0; l < geometry_->layers().size() && l + 1 < result_.layers.size(); ++l) {
+      const measure::LayerGeometry& g = geometry_->layers()[l];
+      LayerCause& layer = result_.layers[l + 1];
+      for (int h = 0; h < g.n_head_kv && !g.key_norm.empty(); ++h) {
+        const auto of_head = [&](const std::vector<float>& norms) { return std::vector<float>(norms.begin() + h * n + 1, norms.begin() + (h + 1) * n); };
+        layer.key_norm_first += g.key_norm[h * n] / g.n_head_kv;
+        layer.value_norm_first += g.value_norm[h * n] / g.n_head_kv;
+        layer.key_norm_median += median_of(of_head(g.key_norm)) / g.n_head_kv;
+        layer.value_norm_median += median_of(of_head(g.value_norm)) / g.n_head_kv;
+      }
+    }
+  }
+
+  void mean_over_prompts(LayerCause& layer) const {
+    for (const auto field : {&LayerCause::norm_first, &LayerCause::norm_median, &LayerCause::top_over_median, &LayerCause::spread, &LayerCause::key_norm_first,
+                             &LayerCause::key_norm_median, &LayerCause::value_norm_first, &LayerCause::value_norm_median})
+      layer.*field /= n_prompt_;
+    if (layer.layer < 0 || layer.layer >= static_cast<int>(geometry_->layers().size())) return;
+    const measure::LayerGeometry& g = geometry_->layers()[layer.layer];
+    for (size_t h = 0; h < g.heads.size(); ++h) {
+      const measure::HeadGeometry m = g.heads[h].mean();
+      layer.heads.push_back({.head = static_cast<int>(h), .sinks = static_cast<double>(m.n_sink_prompt) / std::max(m.n_prompt, 1), .query_norm = m.query_norm,
+                             .key_norm = m.sinks.norm, .other_key_norm = m.others.norm, .cos = m.sinks.cos, .other_cos = m.others.cos,
+                             .cos_unrotated = m.sinks.cos_unrotated, .other_cos_unrotated = m.others.cos_unrotated, .logit = m.sinks.logit, .other_logit = m.others.logit,
+                             .gap_by_norm = m.gap_by_norm(g.scale), .gap_by_angle = m.gap_by_angle(g.scale), .null_mass = m.null_mass, .output_share = m.output_share});
+      std::vector<HeadSink>& where = layer.heads.back().where;
+      for (auto at = sinks_.lower_bound({layer.layer, static_cast<int>(h), 0}); at != sinks_.end() && at->first < std::tuple(layer.layer, static_cast<int>(h) + 1, 0); ++at) {
+        where.push_back(at->second);
+        where.back().share /= n_prompt_;
+      }
+      std::ranges::stable_sort(where, std::ranges::greater(), &HeadSink::share);
+      if (where.size() > kMostWhere) where.resize(kMostWhere);
+    }
+  }
+
+  void find_onset() {
+    for (size_t l = 1; l < result_.layers.size(); ++l) {
+      if (!result_.layers[l].hidden || !result_.layers[l - 1].hidden) continue;
+      const double rise = result_.layers[l].norm_first - result_.layers[l - 1].norm_first;
+      if (rise > result_.onset_rise) result_.onset_rise = rise, result_.onset = static_cast<int>(l) - 1;
+    }
+  }
+
+  void list_outliers(const Model& model, const std::vector<Prompt>& prompts) {
+    for (auto& [place, trace] : traces_) {
+      trace.outlier.text = model.token_text(trace.outlier.token);
+      result_.outliers.push_back(trace.outlier);
+    }
+    std::ranges::stable_sort(result_.outliers, [](const Outlier& a, const Outlier& b) { return std::abs(a.value) > std::abs(b.value); });
+    if (result_.outliers.size() > kMostListed) {
+      result_.notes.push_back(fmt::format("{} numbers stand out, the {} largest are listed", result_.outliers.size(), kMostListed));
+      result_.outliers.resize(kMostListed);
+    }
+    for (LayerCause& layer : result_.layers)
+      if (layer.largest.token >= 0) layer.largest.text = model.token_text(layer.largest.token);
+    (void)prompts;
+  }
+
+  void name_secondary(const Model& model, const std::vector<Prompt>&) {
+    for (SecondarySink& s : result_.secondary) s.text = model.token_text(s.token);
+    if (n_secondary_ > result_.secondary.size())
+      result_.notes.push_back(fmt::format("{} tokens come to point where the first one does, the first {} are listed", n_secondary_, kMostListed));
+  }
+
+  // Experts that sinks are sent to more than other tokens are, and Super Experts.
+  void list_experts() {
+    std::vector<float> all;
+    for (const measure::ExpertRecord& layer : experts_.layers()) all.insert(all.end(), layer.largest_output.begin(), layer.largest_output.end());
+    if (all.empty()) return;
+    std::ranges::sort(all);
+    const double high = all[static_cast<size_t>(0.995 * static_cast<double>(all.size() - 1))], most = all.back();
+    for (size_t l = 0; l < uses_.size(); ++l) {
+      const bool forms = std::ranges::any_of(result_.outliers, [&](const Outlier& o) { return o.massive && o.rises_in == static_cast<int>(l); });
+      for (size_t e = 0; e < uses_[l].size(); ++e) {
+        const ExpertTally& t = uses_[l][e];
+        const double n_sink = std::max<double>(static_cast<double>(n_sink_token_), 1), n_other = std::max<double>(static_cast<double>(n_other_token_), 1);
+        const double largest = experts_.layers()[l].largest_output[e];
+        const ExpertUse use{.layer = static_cast<int>(l), .expert = static_cast<int>(e), .sink_share = t.sinks / n_sink, .other_share = t.others / n_other,
+                            .sink_weight = t.sink_weight / n_sink, .other_weight = t.other_weight / n_other, .largest_output = largest,
+                            .is_super = forms && largest >= high && largest > most / 10};
+        if (use.is_super || use.sink_share > use.other_share) result_.experts.push_back(use);
+      }
+    }
+  }
+
+  void find_missing() {
+    const auto lacks = [&](const char* name, bool seen, const char* what) {
+      if (!seen) result_.missing.push_back(fmt::format("{}: {}", name, what));
+    };
+    const std::span<const HiddenRecord> records = hidden_->records();
+    const bool any = std::ranges::any_of(records, [](const HiddenRecord& r) { return !r.norm.empty(); });
+    lacks("l_out", any, "no hidden states, onset and outliers");
+    lacks("embd", !any || !records[0].norm.empty(), "no hidden state before the first layer");
+    std::vector<int> without;
+    for (int l = 1; any && l <= model_->n_layer; ++l)
+      if (l >= static_cast<int>(records.size()) || records[l].norm.empty()) without.push_back(l - 1);
+    if (!without.empty()) result_.missing.push_back(fmt::format("l_out of {} layers, from layer {} on: no hidden states there", without.size(), without[0]));
+    lacks("ffn_inp", !any || hidden_->names_attention(), "it is not told what attention and what the MLP adds");
+    if (model_->n_expert > 0) lacks("ffn_moe_topk", !experts_.layers().empty(), "no experts");
+    for (const auto& layer : experts_.layers())
+      if (layer.n_used > 0 && std::ranges::all_of(layer.largest_output, [](float x) { return x == 0; })) {
+        lacks("ffn_moe_down", false, "not how large the experts' outputs are");
+        break;
+      }
+  }
+
+  const ExplainOptions& o_;
+  const Progress& progress_;
+  Explanation& result_;
+  const ModelInfo* model_ = nullptr;
+  const measure::Recorder* recorder_ = nullptr;
+  std::optional<AtomicFile> json_;
+  std::optional<explain_run::ArraysFile> arrays_;
+  std::optional<measure::HiddenRecorder> hidden_;
+  std::optional<measure::Geometry> geometry_;
+  measure::ExpertRecorder experts_;
+  int n_prompt_ = 0;
+  size_t n_secondary_ = 0;
+  int64_t n_sink_token_ = 0, n_other_token_ = 0;
+  std::map<std::pair<int, int>, Trace> traces_;      // by position and dimension
+  std::vector<std::vector<ExpertTally>> uses_;       // [layer][expert]
+  std::map<std::tuple<int, int, int>, HeadSink> sinks_;  // by layer, head and position; share counts prompts
+  std::vector<float> alpha_first_;                   // [prompt, head of all layers] attention on the first key
+};
+
+}  // namespace
+
+Explanation explain(const ExplainOptions& options, const Progress& progress) {
+  if (options.perturb < 0 || options.perturb == 1 || options.perturb == 2)
+    throw UsageError(fmt::format("--perturb {} tokens are too few; use 3 or more, or 0 for no such test", options.perturb));
+  Explanation result;
+  Explainer explainer(options, progress, result);
+  result.profile = profile_run::run(options, progress, &explainer);
+  return result;
+}
+
+}  // namespace sinkscope

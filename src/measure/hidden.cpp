@@ -1,0 +1,144 @@
+#include "measure/hidden.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "attention/team.h"
+
+namespace sinkscope::measure {
+namespace {
+
+// Numbers whose steps are worth a look: so many times the median of their token.
+constexpr float kStandsOut = 50;
+
+double norm_of(std::span<const float> row) {
+  double sum = 0;
+  for (const float x : row) sum += static_cast<double>(x) * x;
+  return std::sqrt(sum);
+}
+
+// Batches as they lie in memory, row after row.
+void copy_rows(const TensorView& t, std::vector<float>& to) {
+  to.resize(static_cast<size_t>(t.n[1] * t.n[0]));
+  for (int64_t i = 0; i < t.n[1]; ++i) std::copy_n(t.row(i), t.n[0], to.data() + i * t.n[0]);
+}
+
+}  // namespace
+
+double HiddenRecord::length() const { return std::sqrt(sum_squares); }
+
+double HiddenRecord::spread() const {
+  double squares = 0;
+  for (const double s : sum) squares += s * s;
+  return std::sqrt(std::max(0.0, sum_squares - squares / std::max<size_t>(norm.size(), 1)));
+}
+
+void HiddenRecorder::start(int n_token) {
+  n_token_ = n_token;
+  records_.clear();
+  n_seen_.clear();
+  steps_.clear();
+  first_.clear();
+  states_.clear();
+  before_.clear();
+  middle_.clear();
+}
+
+// What enters layer 0 is called so in llama.cpp's graphs: the last of them that comes is it.
+constexpr std::string_view kEntering[] = {"embd", "inp_embd", "inp_scaled", "inp_norm", "inpL"};
+
+bool HiddenRecorder::wants(std::string_view name, int layer) {
+  return (layer >= 0 && (name == "l_out" || name == "ffn_inp")) || std::ranges::find(kEntering, name) != std::end(kEntering);
+}
+
+void HiddenRecorder::see(const TensorView& tensor) {
+  if (tensor.integers || tensor.n[2] != 1) return;
+  if (tensor.name == "ffn_inp") {
+    names_attention_ = true;
+    return copy_rows(tensor, middle_);
+  }
+  if (tensor.name == "l_out") {
+    const auto n = static_cast<size_t>(tensor.n[0] * tensor.n[1]);
+    if (tensor.layer == 0 && before_.size() == n) read({.n = {tensor.n[0], tensor.n[1]}, .stride = {4, tensor.n[0] * sizeof(float)}, .data = reinterpret_cast<std::byte*>(before_.data())}, 0);
+    read(tensor, tensor.layer + 1);
+    find_steps(tensor, tensor.layer);
+  }
+  copy_rows(tensor, before_);
+  middle_.clear();
+}
+
+void HiddenRecorder::read(const TensorView& t, int index) {
+  n_embd_ = static_cast<int>(t.n[0]);
+  if (index >= static_cast<int>(records_.size())) {
+    records_.resize(index + 1);
+    n_seen_.resize(index + 1);
+    first_.resize(index + 1);
+    states_.resize(index + 1);
+  }
+  HiddenRecord& record = records_[index];
+  const int first = n_seen_[index], n = static_cast<int>(std::min<int64_t>(t.n[1], n_token_ - first));
+  if (n <= 0) return;
+  if (first == 0) {
+    record = {.norm = std::vector<float>(n_token_), .median = std::vector<float>(n_token_), .peaks = std::vector<std::array<Peak, kPeaks>>(n_token_),
+              .cos_first = std::vector<float>(n_token_), .sum = std::vector<double>(n_embd_)};
+    first_[index].assign(t.row(0), t.row(0) + n_embd_);
+    if (keeps_states_) states_[index].assign(static_cast<size_t>(n_token_) * n_embd_, 0);
+  }
+  constexpr int kRowsPerTask = 16;
+  const double first_norm = norm_of(first_[index]);
+  attention::run_tasks((n + kRowsPerTask - 1) / kRowsPerTask, n_thread_, [&](int task, int) {
+    for (int i = task * kRowsPerTask; i < std::min(n, (task + 1) * kRowsPerTask); ++i) {
+      const float* row = t.row(i);
+      read_row(row, first + i, record);
+      double dot = 0;
+      for (int d = 0; d < n_embd_; ++d) dot += static_cast<double>(row[d]) * first_[index][d];
+      const double lengths = first_norm * record.norm[first + i];
+      record.cos_first[first + i] = lengths > 0 ? static_cast<float>(dot / lengths) : 0;
+      if (keeps_states_) std::copy_n(row, n_embd_, states_[index].data() + static_cast<size_t>(first + i) * n_embd_);
+    }
+  });
+  for (int i = 0; i < n; ++i)
+    for (int d = 0; d < n_embd_; ++d) {
+      const double x = t.row(i)[d];
+      record.sum[d] += x;
+      record.sum_squares += x * x;
+    }
+  n_seen_[index] = first + n;
+}
+
+void HiddenRecorder::read_row(const float* row, int position, HiddenRecord& record) const {
+  std::vector<float> magnitude(n_embd_);
+  for (int d = 0; d < n_embd_; ++d) magnitude[d] = std::abs(row[d]);
+  std::array<Peak, kPeaks>& peaks = record.peaks[position];
+  peaks = {};
+  for (int d = 0; d < n_embd_; ++d)
+    for (int p = 0; p < kPeaks; ++p)
+      if (peaks[p].dim < 0 || magnitude[d] > std::abs(peaks[p].value)) {
+        std::move_backward(peaks.begin() + p, peaks.end() - 1, peaks.end());
+        peaks[p] = {row[d], d};
+        break;
+      }
+  record.norm[position] = static_cast<float>(norm_of({row, static_cast<size_t>(n_embd_)}));
+  std::nth_element(magnitude.begin(), magnitude.begin() + n_embd_ / 2, magnitude.end());
+  record.median[position] = magnitude[n_embd_ / 2];
+}
+
+// Of numbers that stand out before or behind a layer.
+void HiddenRecorder::find_steps(const TensorView& t, int layer) {
+  const size_t n = static_cast<size_t>(t.n[0] * t.n[1]);
+  if (before_.size() != n) return;  // other tokens than before: outputs alone
+  const HiddenRecord& record = records_[layer + 1];
+  const int first = n_seen_[layer + 1] - static_cast<int>(t.n[1]), n_embd = static_cast<int>(t.n[0]);
+  for (int64_t i = 0; i < t.n[1] && first + i >= 0; ++i) {
+    const float* after = t.row(i);
+    const float* before = before_.data() + i * n_embd;
+    const float low = kStandsOut * record.median[first + i];
+    for (int d = 0; d < n_embd; ++d)
+      if (std::abs(after[d]) > low || std::abs(before[d]) > low)
+        steps_.push_back({layer, static_cast<int>(first + i), d, before[d],
+                          middle_.size() == n ? middle_[i * n_embd + d] : std::numeric_limits<float>::quiet_NaN(), after[d]});
+  }
+}
+
+}  // namespace sinkscope::measure

@@ -1,0 +1,170 @@
+// Models with planted sinks, outliers and experts: explain finds exactly these, and ablate proves them.
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+#include "planted.h"
+#include "sinkscope/ablate.h"
+#include "sinkscope/error.h"
+#include "sinkscope/explain.h"
+
+namespace sinkscope {
+namespace {
+
+namespace fs = std::filesystem;
+using namespace planted;
+
+class Planted : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder() = fs::temp_directory_path() / ("sinkscope-planted-" + std::to_string(::getpid()));
+    fs::create_directory(folder());
+    write_gpt2(folder() / "gpt2.gguf");
+    write_moe(folder() / "moe.gguf");
+    std::ofstream file(folder() / "tokens.json");
+    file << "[";
+    const auto all = prompts(6);
+    for (size_t p = 0; p < all.size(); ++p) {
+      file << (p ? ",[" : "[");
+      for (size_t i = 0; i < all[p].size(); ++i) file << (i ? "," : "") << all[p][i];
+      file << "]";
+    }
+    file << "]";
+  }
+  static void TearDownTestSuite() { fs::remove_all(folder()); }
+  static fs::path& folder() {
+    static fs::path path;
+    return path;
+  }
+
+  static void set(PromptOptions& o, const char* model) {
+    o.model = folder() / model;
+    o.tokens = folder() / "tokens.json";
+    o.threads = 2;
+  }
+  static Explanation explain_model(const char* model) {
+    ExplainOptions o;
+    set(o, model);
+    return explain(o);
+  }
+  static Ablations ablate_model(const char* model, std::vector<std::string> edits, int controls = 2) {
+    AblateOptions o;
+    set(o, model);
+    o.edits = std::move(edits);
+    o.controls = controls;
+    return ablate(o);
+  }
+};
+
+std::vector<int> positions(const HeadCause& head) {
+  std::vector<int> all;
+  for (const HeadSink& s : head.where) {
+    EXPECT_EQ(s.share, 1) << s.position;
+    all.push_back(s.position);
+  }
+  std::ranges::sort(all);
+  return all;
+}
+
+TEST_F(Planted, EverySinkIsFoundAndNoOther) {
+  const Explanation e = explain_model("gpt2.gguf");
+  ASSERT_EQ(e.layers.size(), kLayers + 1u);
+  const std::vector<HeadCause>& heads = e.layers[1].heads;
+  ASSERT_EQ(heads.size(), 4u);
+  EXPECT_EQ(positions(heads[0]), std::vector({0}));
+  EXPECT_EQ(positions(heads[1]), std::vector({7}));
+  EXPECT_EQ(positions(heads[2]), std::vector({12, 28, 44}));  // the stop at 60 is seen by too few
+  for (const HeadSink& s : heads[2].where) EXPECT_EQ(s.token, kStop);
+  EXPECT_EQ(positions(heads[3]), std::vector<int>());
+  for (size_t l = 2; l < e.layers.size(); ++l)
+    for (const HeadCause& h : e.layers[l].heads) EXPECT_TRUE(h.where.empty()) << l << "." << h.head;
+  // What makes them: the queries are the same, the keys of others are 0.
+  EXPECT_GT(heads[0].logit, 10);
+  EXPECT_LT(std::abs(heads[0].other_logit), 1);
+  EXPECT_NEAR(heads[0].cos, 1, 1e-4);
+}
+
+TEST_F(Planted, TheMassiveActivationIsFoundWhereItIs) {
+  const Explanation e = explain_model("gpt2.gguf");
+  ASSERT_EQ(std::ranges::count_if(e.outliers, &Outlier::massive), 1);
+  const Outlier& o = *std::ranges::find_if(e.outliers, &Outlier::massive);
+  EXPECT_EQ(o.dim, kMassiveDim);
+  EXPECT_EQ(o.position, 0);
+  EXPECT_EQ(o.token, kBos);
+  EXPECT_EQ(o.n_prompt, 6);
+  EXPECT_NEAR(std::abs(o.value), kMassiveValue, kMassiveValue / 4);
+  EXPECT_EQ(o.first_layer, kRisesIn);
+  EXPECT_EQ(o.last_layer, kFallsIn - 1);
+  EXPECT_EQ(o.rises_in, kRisesIn);
+  EXPECT_EQ(o.rises_by, "mlp");
+  EXPECT_EQ(o.falls_in, kFallsIn);
+  EXPECT_EQ(o.falls_by, "mlp");
+  EXPECT_EQ(e.onset, kRisesIn);
+  EXPECT_TRUE(e.experts.empty());
+  EXPECT_TRUE(e.missing.empty()) << e.missing[0];
+}
+
+TEST_F(Planted, TheExpertOfSinksIsFound) {
+  const Explanation e = explain_model("moe.gguf");
+  const auto is_super = std::ranges::count_if(e.experts, &ExpertUse::is_super);
+  ASSERT_EQ(is_super, 1);
+  const ExpertUse& x = *std::ranges::find_if(e.experts, &ExpertUse::is_super);
+  EXPECT_EQ(x.layer, kExpertLayer);
+  EXPECT_EQ(x.expert, kExpert);
+  EXPECT_EQ(x.sink_share, 1);
+  EXPECT_EQ(x.other_share, 0);
+  ASSERT_TRUE(e.d_sink);
+  for (const HeadCause& h : e.layers[3].heads) EXPECT_EQ(positions(h), std::vector({0}));
+  // Without the expert the heads of layer 2 see nothing to sink on; those of the other layers do not change.
+  EXPECT_NEAR(*e.d_sink, 1.0 / 3, 0.04);
+}
+
+TEST_F(Planted, EditsThatChangeNothingChangeNothing) {
+  const Ablations a = ablate_model("gpt2.gguf", {"scale:positions=0,gamma=1", "act:beta=1", "clamp:dims=5,limit=1e30", "copies:count=1", "move:to=0"}, 0);
+  for (const Ablation& e : a.edits) {
+    EXPECT_EQ(e.change.loss_change, 0) << e.edit;
+    EXPECT_EQ(e.change.kl, 0) << e.edit;
+    EXPECT_EQ(e.change.same_top, 100) << e.edit;
+    EXPECT_EQ(e.change.sink_rate, a.sink_rate) << e.edit;
+  }
+}
+
+TEST_F(Planted, EditsProveTheCause) {
+  const Ablations a = ablate_model("moe.gguf", {"silence-experts:experts=1.2", "zero:dims=5,positions=0,layers=1", "mask:positions=0", "scale:positions=0,gamma=0"});
+  ASSERT_EQ(a.edits.size(), 4u);
+  EXPECT_NEAR(a.sink_rate, 100.0 * 2 / 3, 1e-3);  // layers 0 and 2
+  for (int i : {0, 1}) {
+    EXPECT_NEAR(a.edits[i].change.sink_rate, 100.0 / 3, 1e-3) << a.edits[i].edit;
+    ASSERT_TRUE(a.edits[i].control);
+    EXPECT_NEAR(a.edits[i].control->sink_rate, a.sink_rate, 1e-3) << a.edits[i].edit;
+  }
+  EXPECT_EQ(a.edits[0].control_of, "experts");
+  EXPECT_EQ(a.edits[1].control_of, "dimensions");
+  EXPECT_EQ(a.edits[2].change.sink_rate, 0);
+  EXPECT_EQ(a.edits[2].change.loss_change, a.edits[3].change.loss_change);  // no weight is no sight
+}
+
+TEST_F(Planted, WrongEditsAreOneSentence) {
+  const auto refused = [](const std::string& spec) {
+    try {
+      ablate_model("gpt2.gguf", {spec});
+    } catch (const UsageError& e) {
+      return std::string(e.what());
+    }
+    ADD_FAILURE() << spec << " was taken";
+    return std::string();
+  };
+  EXPECT_NE(refused("masc:positions=0").find("is no edit; use one of: mask, scale"), std::string::npos);
+  EXPECT_NE(refused("mask").find("needs positions=...; give it"), std::string::npos);
+  EXPECT_NE(refused("mask:positions=a").find("is no list of whole numbers"), std::string::npos);
+  EXPECT_NE(refused("mask:positions=0,gamma=2").find("takes no 'gamma=2'"), std::string::npos);
+  EXPECT_NE(refused("mask:positions=64").find("there is no position 64 here; use 0 to 63"), std::string::npos);
+  EXPECT_NE(refused("silence:heads=9.0").find("there is no head 9.0 here"), std::string::npos);
+  EXPECT_NE(refused("silence-experts:experts=0.0").find("has no experts"), std::string::npos);
+  EXPECT_NE(refused("scale:positions=0,gamma=-1").find("negative"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sinkscope
