@@ -1,5 +1,7 @@
 #include <csignal>
 #include <cstdlib>
+#include <malloc.h>
+
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -97,7 +99,7 @@ int fail(const std::string& sentence, int code) {
 
 // What CLI11 says, in our words.
 std::string sentence(const CLI::ParseError& e) {
-  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of profile, calibrate, eval and stream";
+  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of its commands";
   if (dynamic_cast<const CLI::ConversionError*>(&e)) {
     constexpr std::string_view kFront = "Could not convert: ";
     return (what.starts_with(kFront) ? what.substr(kFront.size()) : what) + " is no number that this option takes" + help;
@@ -109,6 +111,13 @@ std::string sentence(const CLI::ParseError& e) {
   return what + help;
 }
 
+// Large blocks go back to the system when they are freed: by itself glibc keeps more of them, the larger they were.
+void give_memory_back() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+#endif
+}
+
 int flushed(int code) {
   if (std::cout.flush() && std::fflush(stdout) == 0) return code;
   return fail("cannot write to standard output (is the disk full?); give it room", kFailed);
@@ -118,6 +127,7 @@ int flushed(int code) {
 
 int main(int argc, char** argv) {
   spin_less(argv);
+  give_memory_back();
   open_standard_streams();
   install_handlers();
   CLI::App app("Attention sinks of language models.", "sinkscope");

@@ -27,12 +27,6 @@ SessionOptions session_options(const EvalOptions& o, const std::string& kv_type,
           .memory = std::move(memory)};
 }
 
-double perplexity(std::span<const double> nll) {
-  double sum = 0;
-  for (const double v : nll) sum += v;
-  return std::exp(sum / static_cast<double>(nll.size()));
-}
-
 }  // namespace
 
 Candidate::Candidate(const Model& model, const EvalOptions& o, const std::string& kv_type, const MemoryOptions& memory)
@@ -80,37 +74,46 @@ void Candidate::from_scratch(std::span<const int> tokens, int first, int n) {
   logits_ = std::move(all);
 }
 
+void Candidate::add(int token, double nll, double kl, bool same_top) {
+  Losses& losses = losses_[token / kTokensPerPoint];
+  losses.sum += nll;
+  ++losses.n;
+  kl_ += kl;
+  n_same_top_ += same_top;
+}
+
 nlohmann::json Candidate::state() const {
-  nlohmann::json stretches = nlohmann::json::array();
+  nlohmann::json stretches = nlohmann::json::array(), losses = nlohmann::json::array();
   for (const auto& [index, s] : stretches_) stretches.push_back({index, s.n_token, s.seconds, s.rss});
-  return {{"memory", recompute_ ? nlohmann::json() : nlohmann::json::binary(session_.save())}, {"nll", nll}, {"kl", kl}, {"n_same_top", n_same_top},
+  for (const auto& [index, l] : losses_) losses.push_back({index, l.sum, l.n});
+  return {{"memory", recompute_ ? nlohmann::json() : nlohmann::json::binary(session_.save())}, {"losses", losses}, {"kl", kl_}, {"n_same_top", n_same_top_},
           {"stretches", stretches}, {"seconds", seconds_}, {"rows", rows_}, {"n_token", n_token_}, {"kv_bytes", result.kv_bytes}, {"budget_rows", result.budget_rows}};
 }
 
 void Candidate::restore(const nlohmann::json& from) {
   if (!recompute_) session_.load(from.at("memory").get_binary());
   for (const auto& s : from.at("stretches")) stretches_[s.at(0)] = {s.at(1), s.at(2), s.at(3)};
-  nll = from.at("nll").get<std::vector<double>>();
-  kl = from.at("kl"), n_same_top = from.at("n_same_top"), seconds_ = from.at("seconds"), rows_ = from.at("rows"), n_token_ = from.at("n_token");
+  for (const auto& l : from.at("losses")) losses_[l.at(0)] = {l.at(1), l.at(2)};
+  kl_ = from.at("kl"), n_same_top_ = from.at("n_same_top"), seconds_ = from.at("seconds"), rows_ = from.at("rows"), n_token_ = from.at("n_token");
   result.kv_bytes = from.at("kv_bytes"), result.budget_rows = from.at("budget_rows");
 }
 
-void Candidate::finish(size_t skip, bool alone) {
+void Candidate::finish(bool alone) {
   EvalResult& r = result;
   for (const auto& [index, s] : stretches_) {
     r.tokens_per_second_by_1024.push_back(s.n_token / s.seconds);
     r.rss_by_1024.push_back(s.rss);
   }
-  r.ppl = perplexity(nll);
-  // nll[i] is of token skip + i + 1.
-  const size_t n_token = skip + 1 + nll.size();
-  for (size_t begin = (skip + 1) / kTokensPerPoint * kTokensPerPoint; begin < n_token; begin += kTokensPerPoint) {
-    const size_t first = std::max(begin, skip + 1) - skip - 1, end = std::min(begin + kTokensPerPoint, n_token) - skip - 1;
-    r.ppl_by_1024.push_back(perplexity(std::span(nll).subspan(first, end - first)));
+  Losses all;
+  for (const auto& [index, l] : losses_) {
+    r.ppl_by_1024.push_back(l.perplexity());
+    all.sum += l.sum, all.n += l.n;
   }
+  r.ppl = all.perplexity();
   constexpr double kNothing = std::numeric_limits<double>::quiet_NaN();
-  r.kl = alone ? kNothing : kl / static_cast<double>(nll.size());
-  r.same_top = alone ? kNothing : 100 * static_cast<double>(n_same_top) / static_cast<double>(nll.size());
+  const auto n = static_cast<double>(all.n);
+  r.kl = alone ? kNothing : kl_ / n;
+  r.same_top = alone ? kNothing : 100 * static_cast<double>(n_same_top_) / n;
 }
 
 }  // namespace sinkscope::eval_run

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <cmath>
+#include <cstdint>
 #include <map>
 #include <span>
 #include <string>
@@ -30,16 +32,15 @@ class Candidate {
   nlohmann::json state() const;
   void restore(const nlohmann::json& from);
 
-  // What result says in the end of a text whose first `skip` tokens counted for nothing.
-  void finish(size_t skip, bool alone);
+  // What was predicted of a token: its negative log likelihood, and how that compares with the first candidate.
+  void add(int token, double nll, double kl, bool same_top);
+  // What result says in the end.
+  void finish(bool alone);
 
   int n_thread() const { return session_.n_thread(); }
   const std::vector<std::string>& notes() const { return session_.notes(); }
 
   EvalResult result;
-  std::vector<double> nll;             // of each token behind the first and the skipped ones
-  double kl = 0;
-  int64_t n_same_top = 0;
 
  private:
   void from_scratch(std::span<const int> tokens, int first, int n);
@@ -51,9 +52,18 @@ class Candidate {
     int64_t rss = 0;
   };
 
+  struct Losses {
+    double sum = 0;
+    int64_t n = 0;
+    double perplexity() const { return std::exp(sum / static_cast<double>(n)); }
+  };
+
   Session session_;
   bool recompute_;
   std::map<int, Stretch> stretches_;
+  std::map<int, Losses> losses_;
+  double kl_ = 0;
+  int64_t n_same_top_ = 0;
   std::vector<float> logits_;
   double seconds_ = 0, rows_ = 0;
   int n_token_ = 0;

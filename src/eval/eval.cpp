@@ -109,7 +109,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   if (asks) eval_run::ask(model, o, e.bos, candidates, progress);
   else eval_run::predict(model, o, tokens, candidates, checkpoint, progress);
   for (const auto& c : candidates) {
-    if (!asks) c->finish(o.skip, o.alone);
+    if (!asks) c->finish(o.alone);
     e.results.push_back(c->result);
   }
   std::vector<AtomicFile*> files;

@@ -57,11 +57,7 @@ void predict(const Model& model, const EvalOptions& o, const std::vector<int>& t
     attention::run_tasks(n_predicted, candidates[0]->n_thread(),
                          [&](int i, int) { compare(logits, i, n_vocab, tokens[first + i + 1], rows[i]); });
     for (int i = 0; i < n_predicted; ++i)
-      for (size_t c = 0; c < candidates.size(); ++c) {
-        candidates[c]->nll.push_back(rows[i].nll[c]);
-        candidates[c]->kl += rows[i].kl[c];
-        candidates[c]->n_same_top += rows[i].same_top[c];
-      }
+      for (size_t c = 0; c < candidates.size(); ++c) candidates[c]->add(first + i + 1, rows[i].nll[c], rows[i].kl[c], rows[i].same_top[c]);
     if (progress) progress("policies", first + n, n_token);
   }
 }
