@@ -3,6 +3,7 @@
 
 #include "add_options.h"
 #include "commands.h"
+#include "explain_view.h"
 #include "profile_view.h"
 #include "sinkscope/options.h"
 #include "sinkscope/profile.h"
@@ -11,24 +12,33 @@
 namespace sinkscope::cli {
 namespace {
 
-void run(const ProfileOptions& options) {
-  const Profile result = [&] {
+struct Options : ExplainOptions {
+  bool explain = false;
+};
+
+void run(const Options& options) {
+  const Explanation result = [&] {
     ProgressBar bar;
-    return profile(options, [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
+    const Progress progress = [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); };
+    return options.explain ? explain(options, progress) : Explanation{.profile = profile(options, progress)};
   }();
+  for (const std::string& note : result.profile.notes) print_error_line("note: " + note);
   for (const std::string& note : result.notes) print_error_line("note: " + note);
-  std::fputs(view(result, Terminal::of_stdout()).c_str(), stdout);
+  const Terminal terminal = Terminal::of_stdout();
+  std::fputs(view(result.profile, terminal).c_str(), stdout);
+  if (options.explain) std::fputs(("\n" + view(result, terminal)).c_str(), stdout);
 }
 
 }  // namespace
 
 void add_profile_command(CLI::App& app, std::function<void()>& chosen) {
-  auto options = std::make_shared<ProfileOptions>();
+  auto options = std::make_shared<Options>();
   CLI::App* sub = app.add_subcommand("profile", "Which tokens are attention sinks, in which layers and heads, how strong");
   sub->add_option("MODEL", options->model, "GGUF file, or a name of scripts/fetch-model")->required();
   sub->add_option("TEXT", options->texts, "text files; - is standard input");
   add_options<PromptOptions>(*sub, prompt_options(), *options);
-  add_options(*sub, profile_options(), *options);
+  add_options<ProfileOptions>(*sub, profile_options(), *options);
+  sub->add_flag("--explain", options->explain, "and why: what sinkscope explain tells, joined to the JSON too");
   for (const char* file : {"--json", "--sinkmap", "--arrays", "--tokens"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }

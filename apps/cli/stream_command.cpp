@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <optional>
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -17,7 +18,12 @@ namespace {
 
 // The first Ctrl-C ends the stream, a second one the program.
 std::atomic<bool> interrupted = false;
-void on_first_interrupt(int) { interrupted = true; }
+void on_interrupt(int signal) {
+  if (!interrupted.exchange(true)) return;
+  StatusLine::give_back();
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
 
 std::string status(const StreamState& s) {
   return fmt::format("position {}, {:.0f} rows, {:.1f} MiB, {:.1f} tokens/s", s.position, s.rows, static_cast<double>(s.kv_bytes) / (1 << 20),
@@ -26,20 +32,19 @@ std::string status(const StreamState& s) {
 
 void run(const StreamOptions& options) {
   struct sigaction stop {};
-  stop.sa_handler = on_first_interrupt;
-  stop.sa_flags = SA_RESETHAND;
+  stop.sa_handler = on_interrupt;
+  stop.sa_flags = SA_NODEFER;
   sigaction(SIGINT, &stop, nullptr);
-  // Where the text goes elsewhere, the terminal shows how the stream does; else the window's title does.
-  const bool beside = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO), title = isatty(STDERR_FILENO) && isatty(STDOUT_FILENO);
+  std::optional<StatusLine> line(std::in_place);
   int64_t told = 0;
   constexpr int64_t kPause = 16;  // tokens between two pictures
   StreamEvents events;
   events.text = [&](std::string_view text, const StreamState& s) {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);
-    if ((beside || title) && s.n_generated - told >= kPause) {
+    if (told == 0 || s.n_generated - told >= kPause) {
       told = s.n_generated;
-      std::fputs(fmt::format(fmt::runtime(beside ? "\r\x1b[K{}" : "\x1b]0;{}\x07"), status(s)).c_str(), stderr);
+      line->show(status(s));
     }
     return !interrupted && !std::ferror(stdout);
   };
@@ -52,7 +57,7 @@ void run(const StreamOptions& options) {
   events.note = [](const std::string& sentence) { print_error_line("note: " + sentence); };
   const StreamState end = stream(options, events);
   std::fputs("\n", stdout);
-  if (beside) std::fputs("\r\x1b[K", stderr);
+  line.reset();
   print_error_line(fmt::format("note: {} tokens; {}", end.n_generated, status(end)));
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -111,6 +112,53 @@ std::string shaded(double value, std::string_view text, bool colour) {
     return static_cast<int>(std::lround(kStops[i].*c + (at - static_cast<double>(i)) * (kStops[i + 1].*c - kStops[i].*c)));
   };
   return fmt::format("\x1b[48;2;{};{};{}m{}\x1b[0m", mix(&Stop::r), mix(&Stop::g), mix(&Stop::b), text);
+}
+
+namespace {
+
+int height_of(int file) {
+  winsize size{};
+  return ioctl(file, TIOCGWINSZ, &size) == 0 ? size.ws_row : 0;
+}
+
+// Saves and restores the cursor around; the region that scrolls is the whole screen again.
+constexpr std::string_view kWholeScreen = "\x1b""7\x1b[r\x1b""8\x1b[J";
+std::atomic<bool> last_line_taken = false;
+
+}  // namespace
+
+StatusLine::StatusLine() {
+  constexpr int kLowest = 4;  // lines
+  const char* kind = std::getenv("TERM");
+  if (!isatty(STDERR_FILENO)) return;
+  place_ = !isatty(STDOUT_FILENO) ? Place::alone : kind && std::string_view(kind) != "dumb" && height_of(STDERR_FILENO) >= kLowest ? Place::last : Place::nowhere;
+}
+
+StatusLine::~StatusLine() {
+  if (place_ == Place::alone) std::fputs("\r\x1b[K", stderr);
+  std::fflush(stdout);
+  give_back();
+}
+
+void StatusLine::give_back() noexcept {
+  if (last_line_taken.exchange(false)) (void)!write(STDERR_FILENO, kWholeScreen.data(), kWholeScreen.size());
+}
+
+// Text scrolls above the last line. A new line first, so that the cursor is not on it; setting the region moves the cursor.
+void StatusLine::take_last_line() {
+  const int n_line = height_of(STDERR_FILENO);
+  if (last_line_taken && n_line == n_line_) return;
+  n_line_ = n_line;
+  last_line_taken = true;
+  std::fputs(fmt::format("\n\x1b[A\x1b""7\x1b[1;{}r\x1b""8", n_line - 1).c_str(), stderr);
+}
+
+void StatusLine::show(const std::string& line) {
+  if (place_ == Place::nowhere) return;
+  const std::string shown = line.substr(0, std::max(width_of(STDERR_FILENO, 80) - 1, 0));
+  if (place_ == Place::last) take_last_line();
+  std::fputs(place_ == Place::alone ? ("\r\x1b[K" + shown).c_str() : fmt::format("\x1b""7\x1b[{};1H\x1b[K\x1b[7m{}\x1b[0m\x1b""8", n_line_, shown).c_str(), stderr);
+  std::fflush(stderr);
 }
 
 ProgressBar::ProgressBar() : active_(isatty(STDERR_FILENO)), start_(now()) {}

@@ -29,6 +29,25 @@ void print_error_line(std::string_view sentence);
 // A shade for a value of 0 to 1: `text` on a background from black over violet and orange to yellow, or as it is.
 std::string shaded(double value, std::string_view text, bool colour);
 
+// One line on the terminal that says how things stand beside text that flows: the last line, with the text above it, or the whole of
+// standard error where the text goes elsewhere. Nothing where standard error is no terminal.
+class StatusLine {
+ public:
+  StatusLine();
+  ~StatusLine();
+  StatusLine(const StatusLine&) = delete;
+  StatusLine& operator=(const StatusLine&) = delete;
+  void show(const std::string& line);
+  // The terminal as it was; safe in a signal handler.
+  static void give_back() noexcept;
+
+ private:
+  void take_last_line();
+
+  enum class Place { nowhere, alone, last } place_ = Place::nowhere;
+  int n_line_ = 0;  // of the terminal, when the last one was taken
+};
+
 // On standard error and on a terminal only; clears itself.
 class ProgressBar {
  public:

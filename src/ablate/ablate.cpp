@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "attention/kernels.h"
+#include "attention/team.h"
 #include "intervene/attention.h"
 #include "intervene/control.h"
 #include "intervene/hidden.h"
@@ -31,9 +32,10 @@ struct Predictions {
   std::vector<int> top;
 };
 
-Predictions predictions_of(const std::vector<float>& logits, int n_vocab) {
-  Predictions p;
-  for (size_t at = 0; at < logits.size(); at += n_vocab) p.top.push_back(session::log_probabilities(logits.data() + at, n_vocab, p.rows.emplace_back()));
+Predictions predictions_of(const std::vector<float>& logits, int n_vocab, int n_thread) {
+  const auto n = static_cast<int>(logits.size() / n_vocab);
+  Predictions p{.rows = std::vector<std::vector<float>>(n), .top = std::vector<int>(n)};
+  attention::run_tasks(n, n_thread, [&](int i, int) { p.top[i] = session::log_probabilities(logits.data() + static_cast<size_t>(i) * n_vocab, n_vocab, p.rows[i]); });
   return p;
 }
 
@@ -65,7 +67,7 @@ class Variant {
     if (const std::string missing = hidden_.missing(); !missing.empty())
       throw InputError(fmt::format("the graph of '{}' ({}) names no tensor {}, which this edit changes; use another edit", model.file, model.architecture, missing));
     tally_.add(recorder, edited.tokens);
-    compare(prompt, plain, edited, predictions_of(logits, model.n_vocab));
+    compare(prompt, plain, edited, predictions_of(logits, model.n_vocab, session.n_thread()), session.n_thread());
   }
 
   Change change(uint32_t seed) const {
@@ -77,16 +79,21 @@ class Variant {
 
  private:
   // Over tokens whose next one is the same in both.
-  void compare(const Prompt& prompt, const Predictions& plain, const intervene::EditedPrompt& edited, const Predictions& now) {
+  void compare(const Prompt& prompt, const Predictions& plain, const intervene::EditedPrompt& edited, const Predictions& now, int n_thread) {
+    const int n_token = static_cast<int>(edited.tokens.size());
+    const auto is_compared = [&](int i) { return i + 1 < n_token && edited.origin[i] >= 0 && edited.origin[i + 1] == edited.origin[i] + 1; };
+    std::vector<double> kl(n_token);
+    attention::run_tasks(n_token, n_thread, [&](int i, int) {
+      if (is_compared(i)) kl[i] = session::divergence(plain.rows[edited.origin[i]], now.rows[i]);
+    });
     double change = 0;
     int n = 0;
-    for (size_t i = 0; i + 1 < edited.tokens.size(); ++i) {
-      const int was = edited.origin[i];
-      if (was < 0 || edited.origin[i + 1] != was + 1) continue;
-      const int next = prompt[was + 1];
+    for (int i = 0; i < n_token; ++i) {
+      if (!is_compared(i)) continue;
+      const int was = edited.origin[i], next = prompt[was + 1];
       const double before = -plain.rows[was][next], after = -now.rows[i][next];
       loss_ += after, plain_loss_ += before, change += after - before;
-      kl_ += session::divergence(plain.rows[was], now.rows[i]);
+      kl_ += kl[i];
       n_same_ += plain.top[was] == now.top[i];
       ++n;
     }
@@ -204,7 +211,7 @@ Ablations ablate(const AblateOptions& o, const Progress& progress) {
       throw InputError(fmt::format("'{}' ({}) has no attention that sinkscope can measure; give a model with softmax attention that llama.cpp runs with flash attention",
                                    info.file, info.architecture));
     plain_tally.add(recorder, p);
-    const Predictions plain = predictions_of(logits, info.n_vocab);
+    const Predictions plain = predictions_of(logits, info.n_vocab, session.n_thread());
     for (size_t i = 0; i + 1 < p.size(); ++i) loss -= plain.rows[i][p[i + 1]], ++n;
     for (Trial& t : trials)
       for (const auto& variant : t.variants) variant->run(info, session, p, plain, recorder), step(p);

@@ -68,6 +68,7 @@ ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
       const ggml_tensor* node = graph->nodes[i];
       if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE)) continue;
       if (node->op == GGML_OP_FLASH_ATTN_EXT) attend(instance, graph, i);
+      else if (node->op == GGML_OP_MUL_MAT && instance.attachment->without_logits && std::string_view(node->name) == "result_output") continue;
       else if (node->op == GGML_OP_MUL_MAT) multiply(node, instance.attachment->n_thread, instance.work);
     }
     return GGML_STATUS_SUCCESS;

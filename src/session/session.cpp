@@ -230,7 +230,10 @@ struct Session::Impl {
       // llama.cpp computes the last layer for outputs alone, and hooks want to see all of it.
       batch.logits[i] = logits == Logits::all || !tensors.hooks.empty() || (logits == Logits::last && i == batch.n_tokens - 1);
     }
-    if (attachment) attachment->first_key = first_position;
+    if (attachment) {
+      attachment->first_key = first_position;
+      attachment->without_logits = logits == Logits::none;
+    }
     llama_context* c = context.get();
     const bool has_memory = llama_get_memory(c) != nullptr;
     int status = 0;

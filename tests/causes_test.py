@@ -1,0 +1,173 @@
+"""Whole-program tests of explain, ablate and denoise, on a real model and on llama.cpp's tiny ones, one per architecture."""
+
+import json
+import os
+import struct
+import unittest
+
+from cli_test import FAILED, MODEL, SMALL, WRONG_USE, Test, words
+
+TINY = os.environ.get("SINKSCOPE_TINY_MODELS", "")
+TOKENS = [[(i * 7 + p) % 100 + 3 for i in range(24)] for p in range(2)]
+# What llama.cpp's graphs of these do not name, among those that profile serves: without hidden states only attention is explained.
+WITHOUT_HIDDEN_STATES = 30      # at most so many of all
+
+
+def arrays_of(path):
+    """Name -> shape, dtype and the raw bytes of a safetensors file."""
+    with open(path, "rb") as file:
+        data = file.read()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + length])
+    return {name: (a["shape"], a["dtype"], data[8 + length + a["data_offsets"][0]:8 + length + a["data_offsets"][1]])
+            for name, a in header.items() if name != "__metadata__"}
+
+
+class Explain(Test):
+    def test_a_model_is_explained(self):
+        self.write("text", words(200))
+        ended = self.works("explain", MODEL, "text", "--length", "48", "--prompts", "2", "--json", "out.json", "--arrays", "out.st")
+        self.assertIn("hidden state grows most in layer", ended.out.decode())
+        e = self.load("out.json")
+        self.assertEqual(e["schema"], "sinkscope.explain/1")
+        self.assertEqual([l["layer"] for l in e["layers"]], list(range(-1, 30)))
+        self.assertEqual(e["missing"], [])
+        self.assertTrue(any(o["massive"] and o["position"] == 0 for o in e["outliers"]), "no massive activation on the first token")
+        for layer in e["layers"][1:]:
+            for h in layer["heads"]:
+                gap = h["gap_by_norm"] + h["gap_by_angle"]
+                self.assertLess(abs(gap - h["gap"]), 0.5 * abs(h["gap"]) + 4, h)      # what is left is not the main part
+                self.assertTrue(0 <= h["null_mass"] <= 1 and 0 <= h["output_share"] <= 1, h)
+                self.assertLessEqual(abs(h["cos"]), 1)
+        self.assertGreater(e["layers"][-1]["hidden"]["moved"], 0)
+        shapes = {name: shape for name, (shape, _, _) in arrays_of(self.path("out.st")).items()}
+        self.assertEqual(shapes["hidden_norm"], [2, 31, 48])
+        self.assertEqual(shapes["key_norm"], [2, 30, 3, 48])
+        self.assertEqual(shapes["column_sum"], [2, 30, 9, 48])
+        self.assert_no_temporary("text", "out.json", "out.st")
+
+    def test_a_profile_is_explained_in_the_same_run(self):
+        self.write("text", words(60))
+        self.works("profile", MODEL, "text", *SMALL, "--min-rows", "4", "--explain", "--json", "out.json")
+        joined = self.load("out.json")
+        self.assertEqual(joined["schema"], "sinkscope.profile/1")
+        self.assertEqual(joined["explain"]["schema"], "sinkscope.explain/1")
+        self.works("profile", MODEL, "text", *SMALL, "--min-rows", "4", "--json", "plain.json")
+        plain = self.load("plain.json")
+        self.assertEqual(joined["sink_rate"], plain["sink_rate"])       # looking further changes nothing
+        self.assertNotIn("explain", plain)
+
+    def test_batches_do_not_matter(self):
+        self.write("text", words(120))
+        for batch in ("96", "17"):
+            self.works("explain", MODEL, "text", "--length", "96", "--prompts", "1", "--batch", batch, "--perturb", "0", "--arrays", f"{batch}.st")
+        whole, parts = (arrays_of(self.path(f"{b}.st")) for b in ("96", "17"))
+        for name in ("hidden_norm", "key_norm", "value_norm"):
+            a, b = (struct.unpack(f"<{len(x[name][2]) // 4}f", x[name][2]) for x in (whole, parts))
+            for x, y in zip(a, b):
+                self.assertLess(abs(x - y), 2e-2 * abs(x) + 1e-3, name)
+
+    def test_what_cannot_be_is_refused(self):
+        self.write("text", words(60))
+        self.refused(WRONG_USE, "explain", MODEL, "text", "--perturb", "1", says=("--perturb 1",))
+        self.refused(WRONG_USE, "explain", MODEL, "text", "--json", "text", says=("--json", "text"))
+        self.refused(WRONG_USE, "explain", MODEL, says=("text files",))
+        self.refused(FAILED, "explain", "none.gguf", "text", says=("none.gguf",))
+        self.refused(FAILED, "explain", MODEL, "text", *SMALL, "--arrays", "no/out.st", says=("no/out.st",))
+
+    @unittest.skipUnless(TINY, "SINKSCOPE_TINY_MODELS is not set")
+    def test_every_architecture_is_explained_as_far_as_it_is_profiled(self):
+        self.write("tokens.json", json.dumps(TOKENS))
+        without, with_experts = [], []
+        for name in sorted(os.listdir(TINY)):
+            with self.subTest(name):
+                model = os.path.join(TINY, name)
+                options = ("--tokens", "tokens.json", "--min-rows", "4", "--threads", "1")
+                profiled = self.run_program("profile", model, *options)
+                explained = self.run_program("explain", model, *options, "--perturb", "8", "--json", "out.json")
+                self.assertEqual(explained.code, profiled.code, f"\n{explained}")
+                if explained.code != 0:
+                    self.assert_sentence(explained)
+                    continue
+                e = self.load("out.json")
+                named = [l for l in e["layers"][1:] if "hidden" in l]
+                if len(named) < len(e["layers"]) - 1:
+                    self.assertTrue(any("l_out" in m for m in e["missing"]), e["missing"])
+                    without.append(name)
+                if e["experts"]:
+                    with_experts.append(name)
+                self.assertTrue(any("heads" in l for l in e["layers"]), "no attention was looked at")
+        self.assertLess(len(without), WITHOUT_HIDDEN_STATES, without)
+        self.assertGreater(len(with_experts), 10, with_experts)
+
+
+class Ablate(Test):
+    def test_masking_the_sink_costs_more_than_masking_another_position(self):
+        self.write("text", words(200))
+        ended = self.works("ablate", MODEL, "text", "--length", "48", "--prompts", "2", "--edit", "mask:positions=0", "--edit", "off-by-one", "--controls", "1", "--json", "out.json")
+        self.assertIn("other positions (1 draw)", ended.out.decode())
+        a = self.load("out.json")
+        self.assertEqual(a["schema"], "sinkscope.ablate/1")
+        mask, off = a["edits"]
+        self.assertGreater(mask["kl"], 2 * mask["control"]["kl"])
+        self.assertEqual(mask["sink_rate"], 0)
+        self.assertEqual(mask["control_of"], "positions")
+        self.assertIsNone(off["control"])
+        low, high = mask["loss_change_ci95"]
+        self.assertTrue(low <= mask["loss_change"] <= high)
+
+    def test_edits_at_their_identity_change_nothing(self):
+        self.write("text", words(60))
+        self.works("ablate", MODEL, "text", *SMALL, "--controls", "0", "--json", "out.json",
+                   *[x for e in ("scale:positions=0,gamma=1", "act:beta=1", "clamp:dims=507,limit=1e30", "copies:count=1", "move:to=0") for x in ("--edit", e)])
+        for e in self.load("out.json")["edits"]:
+            self.assertEqual((e["loss_change"], e["same_top"]), (0, 100), e["edit"])
+            self.assertLess(abs(e["kl"]), 1e-6, e["edit"])
+
+    def test_what_cannot_be_is_refused(self):
+        self.write("text", words(60))
+        self.write("bad.json", "[[1,2],[3]]")
+        for spec, code, says in [("masc", WRONG_USE, ("'masc' is no edit", "mask")), ("mask", WRONG_USE, ("needs positions",)), ("mask:positions=0-", WRONG_USE, ("no list",)),
+                                 ("zero:dims=9999", WRONG_USE, ("no dimension 9999", "0 to 575")), ("silence-experts:experts=0.0", WRONG_USE, ("no experts",)),
+                                 ("sink-logits:file=bad.json", FAILED, ("bad.json", "30 layers")), ("no-bos", FAILED, ("no-bos", "BOS"))]:
+            with self.subTest(spec):
+                self.refused(code, "ablate", MODEL, "text", *SMALL, "--edit", spec, says=says)
+        self.refused(WRONG_USE, "ablate", MODEL, "text", *SMALL, says=("nothing to change", "--edit"))
+
+
+@unittest.skipUnless(TINY, "SINKSCOPE_TINY_MODELS is not set")
+class Denoise(Test):
+    def denoise(self, model, *options):
+        self.write("tokens.json", json.dumps([[5, 6, 7, 8]]))
+        self.works("denoise", os.path.join(TINY, model), "--tokens", "tokens.json", "--length", "24", "--block", "8", "--steps", "12", "--mask", "3", *options, "--json", "out.json")
+        return self.load("out.json")
+
+    def models(self):
+        return [m for m in sorted(os.listdir(TINY)) if m.split(".")[0].split("-")[0] in ("llada", "dream", "rnd1")]
+
+    def test_the_same_seed_gives_the_same_text_on_any_number_of_threads(self):
+        self.assertTrue(self.models())
+        for model in self.models():
+            with self.subTest(model):
+                one = self.denoise(model, "--temperature", "1", "--seed", "4", "--threads", "1")
+                self.assertEqual(one["tokens"][:4], [5, 6, 7, 8])
+                self.assertNotIn(3, one["tokens"])
+                self.assertEqual(len(one["steps"]), 12)
+                masked = [s["n_masked"] for s in one["steps"]]
+                self.assertEqual((masked[0], sorted(masked, reverse=True)), (24, masked))
+                for threads in ("1", "2", "3"):
+                    again = self.denoise(model, "--temperature", "1", "--seed", "4", "--threads", threads)
+                    self.assertEqual((again["tokens"], again["steps"]), (one["tokens"], one["steps"]))
+                self.assertNotEqual(self.denoise(model, "--temperature", "1", "--seed", "5")["tokens"], one["tokens"])
+
+    def test_what_cannot_be_is_refused(self):
+        self.write("tokens.json", json.dumps([[5, 6, 7, 8]]))
+        diffusion = os.path.join(TINY, self.models()[0])
+        self.refused(FAILED, "denoise", MODEL, "--tokens", "tokens.json", says=("no diffusion model", "sinkscope stream"))
+        self.refused(FAILED, "stream", diffusion, "--tokens", "3", "--bos", "never", says=("sinkscope denoise",))
+        self.refused(WRONG_USE, "denoise", diffusion, "--tokens", "tokens.json", "--steps", "0", says=("--steps 0",))
+        self.refused(WRONG_USE, "denoise", diffusion, "--tokens", "tokens.json", "--remasking", "best", says=("--remasking", "confidence or random"))
+
+
+if __name__ == "__main__":
+    unittest.main()
