@@ -35,7 +35,7 @@ void run(const StreamOptions& options) {
   stop.sa_handler = on_interrupt;
   stop.sa_flags = SA_NODEFER;
   sigaction(SIGINT, &stop, nullptr);
-  std::optional<StatusLine> line(std::in_place);
+  std::optional<StatusLine> status_line(std::in_place);
   int64_t told = 0;
   constexpr int64_t kPause = 16;  // tokens between two pictures
   StreamEvents events;
@@ -44,7 +44,7 @@ void run(const StreamOptions& options) {
     std::fflush(stdout);
     if (told == 0 || s.n_generated - told >= kPause) {
       told = s.n_generated;
-      line->show(status(s));
+      status_line->show(status(s));
     }
     return !interrupted && !std::ferror(stdout);
   };
@@ -57,7 +57,7 @@ void run(const StreamOptions& options) {
   events.note = [](const std::string& sentence) { print_error_line("note: " + sentence); };
   const StreamState end = stream(options, events);
   std::fputs("\n", stdout);
-  line.reset();
+  status_line.reset();
   print_error_line(fmt::format("note: {} tokens; {}", end.n_generated, status(end)));
 }
 

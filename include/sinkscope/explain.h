@@ -100,16 +100,16 @@ struct DormantHead {
 
 struct Explanation {
   Profile profile;
-  std::vector<LayerCause> layers;    // from -1 on
+  std::vector<LayerCause> layers = {};    // from -1 on
   int onset = -1;                    // layer in which the first token's hidden state grows most; -1: hidden states are not named
   double onset_rise = 0;
-  std::vector<Outlier> outliers;     // the largest first
-  std::vector<SecondarySink> secondary;
-  std::vector<ExpertUse> experts;    // that sinks use more than others, or that are super
-  std::optional<double> d_sink;      // 1 - mass on sinks without the super experts / with them
-  std::vector<DormantHead> dormant;
-  std::vector<std::string> missing;  // tensors that this architecture does not name
-  std::vector<std::string> notes;
+  std::vector<Outlier> outliers = {};     // the largest first
+  std::vector<SecondarySink> secondary = {};
+  std::vector<ExpertUse> experts = {};    // that sinks use more than others, or that are super
+  std::optional<double> d_sink = {};      // 1 - mass on sinks without the super experts / with them
+  std::vector<DormantHead> dormant = {};
+  std::vector<std::string> missing = {};  // tensors that this architecture does not name
+  std::vector<std::string> notes = {};
 
   std::string answer() const;
 };

@@ -509,17 +509,20 @@ HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, c
   const int first = task.view.begin, last = task.view.end;
   float* x = row - begin;  // x[k] belongs to key k
 
+  const bool changes = task.soft_cap != 0 || task.mask || task.bias;
   V largest = hn::Set(f, kNothing);
   auto not_a_number = hn::FirstN(f, 0);
   over(first, last, [&](int k, int n) HWY_ATTR {
     V logit = load_n(x + k, n, kNothing);
-    if (task.soft_cap != 0) {
-      const V cap = hn::Set(f, task.soft_cap);
-      logit = hn::Mul(cap, hn::Tanh(f, hn::Div(logit, cap)));
+    if (changes) {
+      if (task.soft_cap != 0) {
+        const V cap = hn::Set(f, task.soft_cap);
+        logit = hn::Mul(cap, hn::Tanh(f, hn::Div(logit, cap)));
+      }
+      if (task.mask) logit = hn::MulAdd(hn::Set(f, task.slope), mask_values(task.mask + k, n), logit);
+      if (task.bias) logit = hn::Add(load_n(task.bias + k, n, 0), logit);
+      store_n(logit, x + k, n);
     }
-    if (task.mask) logit = hn::MulAdd(hn::Set(f, task.slope), mask_values(task.mask + k, n), logit);
-    if (task.bias) logit = hn::Add(load_n(task.bias + k, n, 0), logit);
-    if (task.soft_cap != 0 || task.mask || task.bias) store_n(logit, x + k, n);
     if (n < kLanes) logit = load_n(x + k, n, kNothing);
     not_a_number = hn::Or(not_a_number, hn::IsNaN(logit));
     largest = hn::Max(largest, logit);
