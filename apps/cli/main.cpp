@@ -99,7 +99,7 @@ int fail(const std::string& sentence, int code) {
 
 // What CLI11 says, in our words.
 std::string sentence(const CLI::ParseError& e) {
-  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of its commands";
+  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of each command: profile, explain, ablate, denoise, calibrate, eval, stream";
   if (dynamic_cast<const CLI::ConversionError*>(&e)) {
     constexpr std::string_view kFront = "Could not convert: ";
     return (what.starts_with(kFront) ? what.substr(kFront.size()) : what) + " is no number that this option takes" + help;

@@ -433,7 +433,7 @@ TEST_P(KernelsTest, ColumnsOfATileAreAddedAndCompared) {
   const std::vector<float> weights = {.5f, .25f, .25f, 9, .125f, .5f, .375f, 9};
   std::vector<float> sum(8, 1), largest(8, .3f);
   GetParam()->add_columns({.stream = 0, .head = 0, .slot = 0, .first_query = 0, .n_row = 2, .key_begin = 2, .key_end = 5,
-                           .weights = weights.data(), .stride = 4, .entropy = nullptr, .largest_weight = nullptr, .learned_sink_mass = nullptr},
+                           .weights = weights.data(), .stride = 4, .entropy = nullptr, .largest_weight = nullptr, .learned_sink_mass = nullptr, .log_sum = nullptr},
                           sum.data(), largest.data());
   EXPECT_EQ(sum, (std::vector<float>{1, 1, 1.625f, 1.75f, 1.625f, 1, 1, 1}));
   EXPECT_EQ(largest, (std::vector<float>{.3f, .3f, .5f, .5f, .375f, .3f, .3f, .3f}));
