@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import struct
 import unittest
 
@@ -56,6 +57,16 @@ class Explain(Test):
         plain = self.load("plain.json")
         self.assertEqual(joined["sink_rate"], plain["sink_rate"])       # looking further changes nothing
         self.assertNotIn("explain", plain)
+
+    def test_hidden_states_are_as_long_as_hugging_face_says(self):
+        golden = json.loads((pathlib.Path(__file__).parent / "golden/hidden_norms_smollm2.json").read_text(encoding="utf-8"))
+        self.write("tokens.json", json.dumps([golden["tokens"]]))
+        self.works("explain", MODEL, "--tokens", "tokens.json", "--perturb", "0", "--arrays", "out.st")
+        shape, _, raw = arrays_of(self.path("out.st"))["hidden_norm"]
+        found = struct.unpack(f"<{len(raw) // 4}f", raw)
+        for place, norms in enumerate(golden["norms"]):
+            for position, norm in enumerate(norms):
+                self.assertLess(abs(found[place * shape[2] + position] - norm), 0.02 * norm, (place, position))
 
     def test_batches_do_not_matter(self):
         self.write("text", words(120))

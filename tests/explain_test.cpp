@@ -146,6 +146,23 @@ TEST_F(Planted, EditsProveTheCause) {
   EXPECT_EQ(a.edits[2].change.loss_change, a.edits[3].change.loss_change);  // no weight is no sight
 }
 
+TEST_F(Planted, LearnedSinksOfLogitZeroAreSoftmaxOffByOne) {
+  std::ofstream(folder() / "logits.json") << "[[0,0,0,0],[0,0,0,0],[0,0,0,0],[0,0,0,0],[0,0,0,0]]";
+  const Ablations a = ablate_model("gpt2.gguf", {"off-by-one", "sink-logits:file=" + (folder() / "logits.json").string()});
+  EXPECT_GT(a.edits[0].change.kl, 0);
+  EXPECT_EQ(a.edits[0].change.loss_change, a.edits[1].change.loss_change);
+  EXPECT_EQ(a.edits[0].change.kl, a.edits[1].change.kl);
+  EXPECT_FALSE(a.edits[0].control);
+}
+
+TEST_F(Planted, CalmingTakesSinksButTheFirst) {
+  const Ablations a = ablate_model("gpt2.gguf", {"act:beta=0,layers=0,heads=0.0", "act:beta=0,layers=0,heads=0.1", "act:beta=0.5,layers=0,heads=0.1"});
+  EXPECT_EQ(a.edits[0].change.loss_change, 0);  // head 0 sinks on the first key alone
+  EXPECT_GT(a.edits[1].change.kl, a.edits[2].change.kl);
+  EXPECT_NE(a.edits[2].change.loss_change, 0);
+  EXPECT_EQ(a.edits[1].control_of, "keys");
+}
+
 TEST_F(Planted, WrongEditsAreOneSentence) {
   const auto refused = [](const std::string& spec) {
     try {
