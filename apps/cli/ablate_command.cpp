@@ -30,11 +30,8 @@ std::string table(const Ablations& a) {
 }
 
 void run(const AblateOptions& options) {
-  const Ablations result = [&] {
-    ProgressBar bar;
-    return ablate(options, [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
-  }();
-  for (const std::string& note : result.notes) print_error_line("note: " + note);
+  const Ablations result = behind_a_bar([&](const Progress& progress) { return ablate(options, progress); });
+  print_notes(result.notes);
   std::fputs(table(result).c_str(), stdout);
 }
 

@@ -40,10 +40,7 @@ std::string view(const Calibration& c, const Terminal& t) {
 }
 
 void run(const CalibrateOptions& options) {
-  const Calibration result = [&] {
-    ProgressBar bar;
-    return calibrate(options, [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
-  }();
+  const Calibration result = behind_a_bar([&](const Progress& progress) { return calibrate(options, progress); });
   std::fputs(view(result, Terminal::of_stdout()).c_str(), stdout);
 }
 

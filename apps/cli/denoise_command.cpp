@@ -28,11 +28,8 @@ std::string view(const Denoised& d) {
 }
 
 void run(const DenoiseOptions& options) {
-  const Denoised result = [&] {
-    ProgressBar bar;
-    return denoise(options, [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
-  }();
-  for (const std::string& note : result.notes) print_error_line("note: " + note);
+  const Denoised result = behind_a_bar([&](const Progress& progress) { return denoise(options, progress); });
+  print_notes(result.notes);
   std::fputs(view(result).c_str(), stdout);
 }
 

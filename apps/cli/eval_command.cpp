@@ -62,11 +62,8 @@ std::string answers(const Eval& e) {
 std::string table(const Eval& e) { return e.options.task == "text" ? predictions(e) : answers(e); }
 
 void run(const EvalOptions& options) {
-  const Eval result = [&] {
-    ProgressBar bar;
-    return evaluate(options, [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
-  }();
-  for (const std::string& note : result.notes) print_error_line("note: " + note);
+  const Eval result = behind_a_bar([&](const Progress& progress) { return evaluate(options, progress); });
+  print_notes(result.notes);
   std::fputs(table(result).c_str(), stdout);
 }
 

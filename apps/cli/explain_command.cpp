@@ -12,12 +12,9 @@ namespace sinkscope::cli {
 namespace {
 
 void run(const ExplainOptions& options) {
-  const Explanation result = [&] {
-    ProgressBar bar;
-    return explain(options, [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
-  }();
-  for (const std::string& note : result.profile.notes) print_error_line("note: " + note);
-  for (const std::string& note : result.notes) print_error_line("note: " + note);
+  const Explanation result = behind_a_bar([&](const Progress& progress) { return explain(options, progress); });
+  print_notes(result.profile.notes);
+  print_notes(result.notes);
   std::fputs(view(result, Terminal::of_stdout()).c_str(), stdout);
 }
 

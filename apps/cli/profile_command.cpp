@@ -17,13 +17,11 @@ struct Options : ExplainOptions {
 };
 
 void run(const Options& options) {
-  const Explanation result = [&] {
-    ProgressBar bar;
-    const Progress progress = [&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); };
+  const Explanation result = behind_a_bar([&](const Progress& progress) {
     return options.explain ? explain(options, progress) : Explanation{.profile = profile(options, progress)};
-  }();
-  for (const std::string& note : result.profile.notes) print_error_line("note: " + note);
-  for (const std::string& note : result.notes) print_error_line("note: " + note);
+  });
+  print_notes(result.profile.notes);
+  print_notes(result.notes);
   const Terminal terminal = Terminal::of_stdout();
   std::fputs(view(result.profile, terminal).c_str(), stdout);
   if (options.explain) std::fputs(("\n" + view(result, terminal)).c_str(), stdout);

@@ -99,6 +99,10 @@ void print_error_line(std::string_view sentence) {
   std::fputs(("sinkscope: " + printable(sentence) + "\n").c_str(), stderr);
 }
 
+void print_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) print_error_line("note: " + note);
+}
+
 std::string shaded(double value, std::string_view text, bool colour) {
   if (!colour) return std::string(text);
   struct Stop {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace sinkscope::cli {
 
@@ -59,5 +60,13 @@ class ProgressBar {
   bool active_;
   double start_, last_ = 0;
 };
+
+// The result of `work`, which is given a function to tell its progress to; a bar shows it meanwhile.
+template <class Work>
+auto behind_a_bar(const Work& work) {
+  ProgressBar bar;
+  return work([&](const std::string& what, int64_t done, int64_t total) { bar.show(what, done, total); });
+}
+void print_notes(const std::vector<std::string>& notes);
 
 }  // namespace sinkscope::cli

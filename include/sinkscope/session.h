@@ -94,7 +94,7 @@ struct SessionOptions {
   std::string isa = "auto";      // instruction set of the attention kernel
   Attention attention = Attention::sinkscope;
   bool all_logits = false;       // run() and append() will be asked for logits
-  bool tensors = false;          // hook() will be called
+  bool tensors = false;          // hook_tensors() will be called
   bool blas = true;              // matrix products by OpenBLAS, where it computes rightly
   // Long and short batches are computed in the same way, so that results do not depend on how a prompt is cut, but for
   // rounding. Without, it is faster: few tokens have an attention kernel of their own, and OpenBLAS multiplies only
@@ -136,7 +136,7 @@ class Session {
   void watch(std::vector<Probe*> probes);
 
   // Who is shown tensors of later runs, and may change them; they must outlive them.
-  void hook(std::vector<TensorHook*> hooks);
+  void hook_tensors(std::vector<TensorHook*> hooks);
 
   // Runs one prompt from an empty memory, cell k of the cache being position k. `progress` is told the tokens done.
   // `logits` is given those of every token, [n_token, n_vocab], with SessionOptions::all_logits, else those of the last.
@@ -150,7 +150,7 @@ class Session {
               const std::function<void(int n_done)>& progress = {});
 
   // Who stands before and behind attention. For the library's own use.
-  void hook(std::vector<backend::CallHook*> hooks);
+  void hook_attention(std::vector<backend::CallHook*> hooks);
 
   // Tokens are remembered from call to call. False: encoders and diffusion models, whose tokens see each other both ways.
   bool has_memory() const;

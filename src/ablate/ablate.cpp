@@ -47,23 +47,23 @@ class Variant {
 
   void learn(Session& session, const Prompt& prompt) {
     if (!hidden_.any()) return;
-    session.hook(std::vector<TensorHook*>{&hidden_});
+    session.hook_tensors({&hidden_});
     hidden_.start(/*learns=*/true);
     session.run(prompt);
-    session.hook(std::vector<TensorHook*>{});
+    session.hook_tensors({});
   }
 
   // Adds what changed against `plain`, the model as it is on this prompt.
   void run(const ModelInfo& model, Session& session, const Prompt& prompt, const Predictions& plain, measure::Recorder& recorder) {
     const intervene::EditedPrompt edited = intervene::apply(edits_, prompt, model.bos);
-    session.hook(std::vector<backend::CallHook*>{&attention_});
-    session.hook(hidden_.any() ? std::vector<TensorHook*>{&hidden_} : std::vector<TensorHook*>());
+    session.hook_attention({&attention_});
+    session.hook_tensors(hidden_.any() ? std::vector<TensorHook*>{&hidden_} : std::vector<TensorHook*>());
     recorder.start(static_cast<int>(edited.tokens.size()));
     hidden_.start(/*learns=*/false);
     std::vector<float> logits;
     session.run(edited.tokens, &logits);
-    session.hook(std::vector<backend::CallHook*>{});
-    session.hook(std::vector<TensorHook*>{});
+    session.hook_attention({});
+    session.hook_tensors({});
     if (const std::string missing = hidden_.missing(); !missing.empty())
       throw InputError(fmt::format("the graph of '{}' ({}) names no tensor {}, which this edit changes; use another edit", model.file, model.architecture, missing));
     tally_.add(recorder, edited.tokens);

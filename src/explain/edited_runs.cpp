@@ -32,12 +32,12 @@ class Edited {
  public:
   Edited(const Context& c, std::vector<Edit> edits)
       : session_(c.session), attention_(edits, shape_of(c), attention::kernels(c.options.isa), c.options.seed), hidden_(edits) {
-    session_.hook(std::vector<backend::CallHook*>{&attention_});
-    if (hidden_.any()) session_.hook(std::vector<TensorHook*>{&hidden_});
+    session_.hook_attention({&attention_});
+    if (hidden_.any()) session_.hook_tensors({&hidden_});
   }
   ~Edited() {
-    session_.hook(std::vector<backend::CallHook*>{});
-    session_.hook(std::vector<TensorHook*>{});
+    session_.hook_attention({});
+    session_.hook_tensors({});
   }
   Edited(const Edited&) = delete;
   Edited& operator=(const Edited&) = delete;
@@ -53,9 +53,9 @@ std::vector<std::vector<float>> states_of(Session& session, const Prompt& prompt
   measure::HiddenRecorder hidden(session.n_thread());
   hidden.keep_states(true);
   hidden.start(static_cast<int>(prompt.size()));
-  session.hook(std::vector<TensorHook*>{&hidden});
+  session.hook_tensors({&hidden});
   session.run(prompt);
-  session.hook(std::vector<TensorHook*>{});
+  session.hook_tensors({});
   return hidden.states();
 }
 

@@ -10,6 +10,7 @@
 
 #include "explain/arrays.h"
 #include "explain/edited_runs.h"
+#include "explain/explain_json.h"
 #include "measure/experts.h"
 #include "measure/geometry.h"
 #include "measure/hidden.h"
@@ -57,16 +58,16 @@ class Explainer : public profile_run::Companion {
     hidden_.emplace(session.n_thread());
     geometry_.emplace(recorder, o_.epsilon, o_.min_rows, session.n_thread());
     probes.push_back(&*geometry_);
-    session.hook(std::vector<backend::CallHook*>{&*geometry_});
-    session.hook(std::vector<TensorHook*>{&*hidden_, &experts_});
+    session.hook_attention({&*geometry_});
+    session.hook_tensors({&*hidden_, &experts_});
     result_.layers.resize(model_->n_layer + 1);
     for (int l = 0; l <= model_->n_layer; ++l) result_.layers[l].layer = l - 1;
     uses_.resize(model_->n_layer);
   }
 
   void leave(Session& session) override {
-    session.hook(std::vector<backend::CallHook*>{});
-    session.hook(std::vector<TensorHook*>{});
+    session.hook_attention({});
+    session.hook_tensors({});
   }
 
   void start(const Prompt& prompt) override {
@@ -91,8 +92,8 @@ class Explainer : public profile_run::Companion {
   void conclude(const Model& model, Session& session, const std::vector<Prompt>& prompts, const Profile& profile) override {
     for (LayerCause& layer : result_.layers) mean_over_prompts(layer);
     find_onset();
-    list_outliers(model, prompts);
-    name_secondary(model, prompts);
+    list_outliers(model);
+    name_secondary(model);
     list_experts();
     find_missing();
     const explain_run::Context context{.model = model, .session = session, .prompts = prompts, .options = o_, .progress = progress_};
@@ -103,7 +104,7 @@ class Explainer : public profile_run::Companion {
     if (json_) json_->write(to_json(result_));
   }
 
-  session::Json json() const override { return session::Json::parse(to_json(result_)); }
+  session::Json json() const override { return explain_run::explanation_json(result_); }
 
   std::vector<AtomicFile*> written() override {
     std::vector<AtomicFile*> files;
@@ -289,7 +290,7 @@ class Explainer : public profile_run::Companion {
     }
   }
 
-  void list_outliers(const Model& model, const std::vector<Prompt>& prompts) {
+  void list_outliers(const Model& model) {
     for (auto& [place, trace] : traces_) {
       trace.outlier.text = model.token_text(trace.outlier.token);
       result_.outliers.push_back(trace.outlier);
@@ -301,10 +302,9 @@ class Explainer : public profile_run::Companion {
     }
     for (LayerCause& layer : result_.layers)
       if (layer.largest.token >= 0) layer.largest.text = model.token_text(layer.largest.token);
-    (void)prompts;
   }
 
-  void name_secondary(const Model& model, const std::vector<Prompt>&) {
+  void name_secondary(const Model& model) {
     for (SecondarySink& s : result_.secondary) s.text = model.token_text(s.token);
     if (n_secondary_ > result_.secondary.size())
       result_.notes.push_back(fmt::format("{} tokens come to point where the first one does, the first {} are listed", n_secondary_, kMostListed));

@@ -1,10 +1,8 @@
-#include <cmath>
+#include "explain/explain_json.h"
 
 #include <fmt/format.h>
 
 #include "profile/run.h"
-#include "session/model_json.h"
-#include "sinkscope/explain.h"
 
 namespace sinkscope {
 namespace {
@@ -42,7 +40,7 @@ Json layer_json(const LayerCause& l) {
 
 }  // namespace
 
-std::string to_json(const Explanation& e) {
+Json explain_run::explanation_json(const Explanation& e) {
   Json json = {{"schema", "sinkscope.explain/1"}, {"answer", e.answer()}, {"model", model_json(e.profile.model, e.profile.sha256)},
                {"run", profile_run::run_json(e.profile.run)}, {"onset", e.onset}, {"onset_rise", number(e.onset_rise)}};
   json["layers"] = Json::array();
@@ -72,8 +70,10 @@ std::string to_json(const Explanation& e) {
   std::vector<std::string> notes = e.profile.notes;
   notes.insert(notes.end(), e.notes.begin(), e.notes.end());
   json["notes"] = notes;
-  return dumped(json);
+  return json;
 }
+
+std::string to_json(const Explanation& e) { return dumped(explain_run::explanation_json(e)); }
 
 std::string Explanation::answer() const {
   std::string answer = profile.answer();

@@ -272,12 +272,12 @@ void Session::watch(std::vector<Probe*> probes) {
   impl_->attachment->probes = std::move(probes);
 }
 
-void Session::hook(std::vector<backend::CallHook*> hooks) {
+void Session::hook_attention(std::vector<backend::CallHook*> hooks) {
   if (!impl_->attachment || impl_->owned()) throw InternalError("hooks of attention need a session with Attention::sinkscope and llama.cpp's memory");
   impl_->attachment->hooks = std::move(hooks);
 }
 
-void Session::hook(std::vector<TensorHook*> hooks) {
+void Session::hook_tensors(std::vector<TensorHook*> hooks) {
   if (!impl_->options.tensors) throw InternalError("hooks need a session with SessionOptions::tensors");
   impl_->tensors.hooks = std::move(hooks);
 }
