@@ -1437,6 +1437,23 @@ class Stream(Test):
         self.assertEqual(self.text("-", "--tokens", "80", stdin=b"Once upon a time, in a country far away,"), one)
         self.assertNotEqual(self.text("text", "--tokens", "80", "--seed", "2"), one)
 
+    def test_a_status_line_stands_below_the_text_and_goes_again(self):
+        text = self.text("text", "--tokens", "40")
+        with Terminal(90, rows=20) as terminal:
+            self.assertEqual(terminal.run(self, "stream", MODEL, "text", "--tokens", "40", *self.SHORT), 0)
+            seen = terminal.seen
+        self.assertEqual(seen.count(b"\x1b[1;19r"), 1)            # the text scrolls above the last of 20 lines
+        status = re.findall(rb"\x1b7\x1b\[20;1H\x1b\[K\x1b\[7m(.*?)\x1b\[0m\x1b8", seen)
+        self.assertGreater(len(status), 1)
+        for line in status:
+            self.assertRegex(line, rb"^position \d+, \d+ rows, [\d.]+ MiB, [\d.]+ tokens/s$")
+        self.assertGreater(seen.rindex(b"\x1b[r"), seen.rindex(b"\x1b[20;1H"))
+        between = re.sub(rb"\x1b7.*?\x1b8|\x1b\[[0-9;]*[A-Za-z]|\x1bD", b"", seen).replace(b"\r\n", b"\n").decode()
+        self.assertIn(text.strip(), between)                      # nothing of it is lost
+        with Terminal(90, rows=20) as terminal:
+            terminal.run(self, "stream", MODEL, "text", "--tokens", "20", *self.SHORT, env=environment(TERM="dumb"))
+            self.assertNotIn(b"\x1b", terminal.seen)
+
     def test_a_saved_stream_goes_on_exactly_where_it_stopped(self):
         whole = self.text("text", "--tokens", "90")
         first = self.text("text", "--tokens", "60", "--save", "a.stream")

@@ -1,7 +1,5 @@
 #include <csignal>
 #include <cstdlib>
-#include <malloc.h>
-
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -10,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <unistd.h>
 
 #include "commands.h"

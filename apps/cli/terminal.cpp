@@ -148,13 +148,14 @@ void StatusLine::give_back() noexcept {
   if (last_line_taken.exchange(false)) (void)!write(STDERR_FILENO, kWholeScreen.data(), kWholeScreen.size());
 }
 
-// Text scrolls above the last line. A new line first, so that the cursor is not on it; setting the region moves the cursor.
+// Text scrolls above the last line. First one line down and up again in the same column, so that the cursor is not on it; setting the
+// region moves the cursor.
 void StatusLine::take_last_line() {
   const int n_line = height_of(STDERR_FILENO);
   if (last_line_taken && n_line == n_line_) return;
   n_line_ = n_line;
   last_line_taken = true;
-  std::fputs(fmt::format("\n\x1b[A\x1b""7\x1b[1;{}r\x1b""8", n_line - 1).c_str(), stderr);
+  std::fputs(fmt::format("\x1b""D\x1b[A\x1b""7\x1b[1;{}r\x1b""8", n_line - 1).c_str(), stderr);
 }
 
 void StatusLine::show(const std::string& line) {

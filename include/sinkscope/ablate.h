@@ -30,7 +30,7 @@ struct Ablation {
   std::string edit;
   Change change;
   std::optional<Change> control;       // mean over the draws
-  std::string control_of;              // what was drawn: positions, heads, dimensions, ...; empty: there is no control, and why not
+  std::string control_of;              // what was drawn: positions, heads, dimensions, ...; empty: there is no control
 };
 
 struct Ablations {

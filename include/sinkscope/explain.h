@@ -70,7 +70,7 @@ struct Outlier {
   double value = 0, over_median = 0; // where it is largest
   int layer = 0;                     // where it is largest
   int first_layer = 0, last_layer = 0;  // behind which it stands out
-  int rises_in = -1, falls_in = -1;  // layers that change it most
+  int rises_in = -1, falls_in = -1;  // layer that lets it grow most, and the one behind that lets it shrink most
   std::string rises_by = {}, falls_by = {};    // attention, mlp, or layer where the graph does not tell
 };
 

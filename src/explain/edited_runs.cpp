@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 
 #include "attention/kernels.h"
 #include "intervene/attention.h"
@@ -97,10 +96,11 @@ void perturb(const Context& c, Explanation& result) {
   Prompt prompt = c.prompts[0];
   prompt.resize(std::min<size_t>(prompt.size(), c.options.perturb));
   if (!result.layers[1].hidden || prompt.size() < kChangedToken + 2) return;
+  const Prompt words = profile_run::control_prompts("random", {prompt}, c.model, c.options.seed)[0];
+  const auto other = std::find_if(words.begin() + 1, words.end(), [&](int token) { return token != prompt[kChangedToken]; });
+  if (other == words.end()) return;
   Prompt changed = prompt;
-  std::mt19937 random(c.options.seed);
-  while (changed[kChangedToken] == prompt[kChangedToken] || c.model.is_control(changed[kChangedToken]))
-    changed[kChangedToken] = static_cast<int>(random() % static_cast<uint32_t>(c.model.info().n_vocab));
+  changed[kChangedToken] = *other;
   const auto put = [&](std::optional<double> LayerCause::*field) {
     const std::vector<double> of_layers = moved(c.session, prompt, changed);
     for (size_t l = 0; l < of_layers.size() && l < result.layers.size(); ++l) result.layers[l].*field = of_layers[l];
@@ -166,7 +166,7 @@ void silence_super_experts(const Context& c, Explanation& result) {
       for (const measure::LayerRecord& layer : recorder.layers())
         for (int h = 0; h < layer.n_head; ++h, ++at) {
           if (at >= of_heads.size()) of_heads.push_back(0);
-          of_heads[at] += layer.column_sum[static_cast<size_t>(h) * recorder.n_token()] / std::max(layer.key_n_row(h, 0, recorder.n_token()), 1u);
+          of_heads[at] += layer.alpha(h, 0, recorder.n_token());
         }
     }
     c.session.watch({});

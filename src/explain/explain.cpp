@@ -84,8 +84,7 @@ class Explainer : public profile_run::Companion {
     add_sinks(prompt);
     if (arrays_) arrays_->add(*recorder_, hidden_->records(), geometry_->layers());
     for (const measure::LayerRecord& layer : recorder_->layers())
-      for (int h = 0; h < layer.n_head; ++h)
-        alpha_first_.push_back(layer.column_sum[static_cast<size_t>(h) * recorder_->n_token()] / static_cast<float>(std::max(layer.key_n_row(h, 0, recorder_->n_token()), 1u)));
+      for (int h = 0; h < layer.n_head; ++h) alpha_first_.push_back(layer.alpha(h, 0, recorder_->n_token()));
     ++n_prompt_;
   }
 
@@ -114,11 +113,17 @@ class Explainer : public profile_run::Companion {
   }
 
  private:
-  // Of an outlier, while prompts are run: where the number stands out, and how it gets there.
+  // Of an outlier, while prompts are run: where the number stands out, and how its magnitude changes in each layer.
   struct Trace {
     Outlier outlier;
     int last_prompt = -1;
-    double rise = 0, fall = 0;
+    struct Change {
+      double attention = 0, mlp = 0;  // sums over prompts
+      bool told_apart = true;         // false: all of it is in mlp
+      double all() const { return attention + mlp; }
+      const char* by() const { return !told_apart ? "layer" : std::abs(attention) > std::abs(mlp) ? "attention" : "mlp"; }
+    };
+    std::map<int, Change> changes;    // by layer
   };
   struct ExpertTally {
     double sinks = 0, others = 0, sink_weight = 0, other_weight = 0;
@@ -165,16 +170,28 @@ class Explainer : public profile_run::Companion {
     if (magnitude > std::abs(o.value)) o.value = peak.value, o.layer = layer, o.over_median = ratio;
   }
 
-  // Which layer, and which part of it, changes the number most: up and down.
   static void see_step(const measure::Step& s, Trace& trace) {
-    const double change = std::abs(s.after) - std::abs(s.before);
-    const auto by = [&] {
-      if (std::isnan(s.after_attention)) return "layer";
-      const double attention = std::abs(s.after_attention) - std::abs(s.before), mlp = std::abs(s.after) - std::abs(s.after_attention);
-      return std::abs(attention) > std::abs(mlp) ? "attention" : "mlp";
+    Trace::Change& change = trace.changes[s.layer];
+    change.told_apart = !std::isnan(s.after_attention);
+    const double middle = change.told_apart ? std::abs(s.after_attention) : std::abs(s.before);
+    change.attention += middle - std::abs(s.before);
+    change.mlp += std::abs(s.after) - middle;
+  }
+
+  // The layer that lets the number grow most, and behind it the one that lets it shrink most.
+  static void name_changes(Trace& trace) {
+    const auto most = [&](auto from, double sign) {
+      auto best = trace.changes.end();
+      for (auto at = from; at != trace.changes.end(); ++at)
+        if (sign * at->second.all() > 0 && (best == trace.changes.end() || sign * at->second.all() > sign * best->second.all())) best = at;
+      return best;
     };
-    if (change > trace.rise) trace.rise = change, trace.outlier.rises_in = s.layer, trace.outlier.rises_by = by();
-    if (change < trace.fall) trace.fall = change, trace.outlier.falls_in = s.layer, trace.outlier.falls_by = by();
+    Outlier& o = trace.outlier;
+    const auto rise = most(trace.changes.begin(), 1);
+    if (rise == trace.changes.end()) return;
+    o.rises_in = rise->first, o.rises_by = rise->second.by();
+    const auto fall = most(std::next(rise), -1);
+    if (fall != trace.changes.end()) o.falls_in = fall->first, o.falls_by = fall->second.by();
   }
 
   // Between the largest rise and the largest fall of the first token's length.
@@ -293,6 +310,7 @@ class Explainer : public profile_run::Companion {
   void list_outliers(const Model& model) {
     for (auto& [place, trace] : traces_) {
       trace.outlier.text = model.token_text(trace.outlier.token);
+      name_changes(trace);
       result_.outliers.push_back(trace.outlier);
     }
     std::ranges::stable_sort(result_.outliers, [](const Outlier& a, const Outlier& b) { return std::abs(a.value) > std::abs(b.value); });

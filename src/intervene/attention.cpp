@@ -109,9 +109,10 @@ void AttentionEdits::before(attention::Call& call, const std::function<void(Prob
 }
 
 std::vector<std::vector<int>> AttentionEdits::strong_keys(const Edit& edit, const attention::Call& call, const std::function<void(Probe&)>& compute) const {
+  std::vector<std::vector<int>> keys(call.n_head);
+  if (call.n_stream != 1) return keys;  // groups of heads with masks of their own (MiniMax-M3)
   ColumnMeans columns(kernels_);
   compute(columns);
-  std::vector<std::vector<int>> keys(call.n_head);
   for (int h = 0; h < call.n_head; ++h) {
     const double* mean = columns.mean.data() + static_cast<size_t>(h) * call.n_key;
     for (int k = 1; k < call.n_key; ++k)

@@ -7,12 +7,14 @@
 
 namespace sinkscope::measure {
 
+float LayerRecord::alpha(int head, int key, int n_token) const {
+  return column_sum[static_cast<size_t>(head) * n_token + key] / static_cast<float>(std::max(key_n_row(head, key, n_token), 1u));
+}
+
 std::vector<int> LayerRecord::sinks(int head, int n_token, float epsilon, int min_rows) const {
   std::vector<int> found;
-  for (int k = 0; k < n_token; ++k) {
-    const uint32_t n = key_n_row(head, k, n_token);
-    if (static_cast<int>(n) >= min_rows && column_sum[static_cast<size_t>(head) * n_token + k] / static_cast<float>(n) > epsilon) found.push_back(k);
-  }
+  for (int k = 0; k < n_token; ++k)
+    if (static_cast<int>(key_n_row(head, k, n_token)) >= min_rows && alpha(head, k, n_token) > epsilon) found.push_back(k);
   return found;
 }
 

@@ -36,6 +36,8 @@ struct LayerRecord {
     const bool shared = static_cast<int>(column_n_row.size()) == n_token;
     return column_n_row[static_cast<size_t>(shared ? 0 : head) * n_token + key];
   }
+  // Mean attention to a key, over the rows that could see it.
+  float alpha(int head, int key, int n_token) const;
   // Keys that at least min_rows rows see and whose mean attention is above epsilon.
   std::vector<int> sinks(int head, int n_token, float epsilon, int min_rows) const;
   // The 3 masses of one row.
