@@ -1,6 +1,7 @@
 """Whole-program tests of what sits on KV memory of our own: eval, calibrate and stream."""
 
 import json
+import math
 import os
 import re
 import signal
