@@ -185,5 +185,37 @@ TEST(Architectures, OwnedMemoryThatKeepsEverythingChangesNothing) {
   EXPECT_EQ(refused, kNotOwned);
 }
 
+// Mass that learned sinks take, of all rows.
+class LearnedMass : public Probe {
+ public:
+  void begin(const AttentionShape&) override {}
+  void see(const Tile& tile) override {
+    for (int r = 0; r < tile.n_row; ++r) least = std::min(least, tile.learned_sink_mass[r]);
+  }
+  void merge(int, int, int) override {}
+  float least = 1;
+};
+
+TEST(Architectures, LearnedSinksTakeTheirMassInAStreamToo) {
+  const auto files = tiny_models();
+  const auto file = std::ranges::find_if(files, [](const auto& f) { return f.stem() == "gpt-oss-moe"; });
+  ASSERT_NE(file, files.end());
+  const Model model(*file);
+  std::string refusal;
+  const auto streamed = [&](int budget) { return logits_over(model, MemoryOptions{.policy = "streaming", .budget = budget, .sinks = 4}, refusal); };
+  const std::vector<float> want = logits_over(model, std::nullopt, refusal), whole = streamed(2 * kToken), cut = streamed(48);
+  ASSERT_EQ(refusal, "");
+  EXPECT_LE(normalised_squared_error(whole, want), kEqual);
+  EXPECT_GT(normalised_squared_error(cut, want), kEqual);  // rows were dropped
+  EXPECT_TRUE(std::ranges::all_of(cut, [](float x) { return std::isfinite(x); }));
+
+  Session session(model, {.n_context = 0, .n_batch = 1, .n_thread = 1, .memory = MemoryOptions{.policy = "streaming", .budget = 16, .sinks = 4}});
+  LearnedMass mass;
+  session.watch({&mass});
+  session.run(std::vector<int>(40, 5));
+  EXPECT_GT(mass.least, 0);
+  EXPECT_LT(session.memory_rows(), 40);  // layers with a window keep it, the others 16
+}
+
 }  // namespace
 }  // namespace sinkscope
