@@ -23,6 +23,7 @@ class Planted : public testing::Test {
     fs::create_directory(folder());
     write_gpt2(folder() / "gpt2.gguf");
     write_moe(folder() / "moe.gguf");
+    write_bert(folder() / "bert.gguf");
     std::ofstream file(folder() / "tokens.json");
     file << "[";
     const auto all = prompts(6);
@@ -84,6 +85,29 @@ TEST_F(Planted, EverySinkIsFoundAndNoOther) {
   EXPECT_GT(heads[0].logit, 10);
   EXPECT_LT(std::abs(heads[0].other_logit), 1);
   EXPECT_NEAR(heads[0].cos, 1, 1e-4);
+}
+
+TEST_F(Planted, AnEncoderIsMeasuredWithItsMarks) {
+  std::ofstream text(folder() / "rain.txt");
+  for (int i = 0; i < 200; ++i) text << "rain falls on roofs rain" << (i % 8 == 3 ? ", " : " ");
+  text.close();
+  ExplainOptions o;
+  set(o, "bert.gguf");
+  o.tokens.clear();
+  o.texts = {folder() / "rain.txt"};
+  const Explanation e = explain(o);
+  const std::vector<HeadCause>& heads = e.layers[1].heads;
+  ASSERT_EQ(heads.size(), 4u);
+  ASSERT_EQ(positions(heads[0]), std::vector({0}));
+  ASSERT_EQ(positions(heads[1]), std::vector({63}));
+  EXPECT_TRUE(heads[3].where.empty());
+  EXPECT_FALSE(heads[2].where.empty());
+  for (const HeadSink& s : heads[2].where) EXPECT_EQ(s.text, " ,");
+  ASSERT_EQ(e.profile.sinks.size(), 0u);  // one head of four is 25 %, and no more
+  EXPECT_EQ(heads[0].where[0].text, "[CLS]");
+  EXPECT_EQ(heads[1].where[0].text, "[SEP]");
+  EXPECT_TRUE(heads[0].where[0].special && heads[1].where[0].special);
+  EXPECT_FALSE(heads[2].where[0].special);
 }
 
 TEST_F(Planted, TheMassiveActivationIsFoundWhereItIs) {

@@ -6,6 +6,8 @@
 #include <memory>
 #include <random>
 #include <stdexcept>
+#include <string_view>
+#include <utility>
 
 #include <ggml.h>
 #include <gguf.h>
@@ -13,6 +15,8 @@
 namespace sinkscope::planted {
 namespace {
 
+constexpr const char* kPieces[] = {"[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]", "\u2581,", "\u2581rain", "\u2581falls", "\u2581on", "\u2581roofs"};
+constexpr int kCls = 1, kSep = 2, kComma = 5;
 constexpr int kVocab = 32, kEmbd = 64, kHead = 4, kHeadSize = kEmbd / kHead, kFf = 8, kContext = 128;
 // What dimensions of the hidden state mean; those from kWords on hold what a word is.
 enum Feature { kIsFirst = 0, kIsSeventh = 1, kIsStop = 2, kIsWord = 3, kWords = 8 };
@@ -26,14 +30,28 @@ class File {
     tensors_.reset(ggml_init({.mem_size = 16 << 20, .mem_buffer = nullptr, .no_alloc = false}));
     gguf_set_val_str(gguf_.get(), "general.architecture", architecture);
     gguf_set_val_str(gguf_.get(), "general.name", "planted");
-    gguf_set_val_str(gguf_.get(), "tokenizer.ggml.model", "none");
-    number("vocab_size", kVocab);
     number("context_length", kContext);
     number("embedding_length", kEmbd);
     number("attention.head_count", kHead);
     number("attention.head_count_kv", kHead);
   }
+  void no_words() {
+    gguf_set_val_str(gguf_.get(), "tokenizer.ggml.model", "none");
+    number("vocab_size", kVocab);
+  }
+  void wordpiece() {
+    constexpr int kNormal = 1, kControl = 3;  // as GGUF numbers kinds of tokens
+    gguf_set_val_str(gguf_.get(), "tokenizer.ggml.model", "bert");
+    gguf_set_arr_str(gguf_.get(), "tokenizer.ggml.tokens", const_cast<const char**>(kPieces), std::size(kPieces));
+    gguf_set_val_u32(gguf_.get(), "tokenizer.ggml.token_type_count", 1);  // of sentences
+    std::vector<int32_t> kinds;
+    for (const std::string_view piece : kPieces) kinds.push_back(piece.starts_with('[') ? kControl : kNormal);
+    gguf_set_arr_data(gguf_.get(), "tokenizer.ggml.token_type", GGUF_TYPE_INT32, kinds.data(), kinds.size());
+    const std::pair<const char*, uint32_t> marks[] = {{"padding", 0}, {"bos", kCls}, {"cls", kCls}, {"seperator", kSep}, {"unknown", 3}, {"mask", 4}};
+    for (const auto& [name, token] : marks) gguf_set_val_u32(gguf_.get(), ("tokenizer.ggml." + std::string(name) + "_token_id").c_str(), token);
+  }
   void number(const char* key, uint32_t value) { gguf_set_val_u32(gguf_.get(), (prefix_ + key).c_str(), value); }
+  void flag(const char* key, bool value) { gguf_set_val_bool(gguf_.get(), (prefix_ + key).c_str(), value); }
   void real(const char* key, float value) { gguf_set_val_f32(gguf_.get(), (prefix_ + key).c_str(), value); }
 
   using Value = std::function<float(int, int)>;
@@ -70,6 +88,7 @@ std::string block(int layer, const char* name) { return "blk." + std::to_string(
 
 void write_gpt2(const std::string& path) {
   File file("gpt2");
+  file.no_words();
   file.number("block_count", kLayers);
   file.number("feed_forward_length", kFf);
   file.real("attention.layer_norm_epsilon", 1e-5f);
@@ -106,6 +125,7 @@ void write_gpt2(const std::string& path) {
 
 void write_moe(const std::string& path) {
   File file("llama");
+  file.no_words();
   constexpr int kMoeLayers = 3;
   file.number("block_count", kMoeLayers);
   file.number("feed_forward_length", kFf);
@@ -140,6 +160,42 @@ void write_moe(const std::string& path) {
       return l == kExpertLayer && unit == 0 && row == kExpert * kEmbd + kMassiveDim ? kMassiveValue / 50 : unit > 0 && row % kEmbd >= kWords ? 0.01f : 0.0f;
     }, kExperts);
   }
+  file.write(path);
+}
+
+void write_bert(const std::string& path) {
+  File file("bert");
+  file.wordpiece();
+  constexpr int kWordsOfBert = std::size(kPieces);
+  file.number("block_count", 1);
+  file.number("feed_forward_length", kFf);
+  file.real("attention.layer_norm_epsilon", 1e-5f);
+  file.flag("attention.causal", false);
+  // Dimension = head: what head 0, 1 and 2 look for.
+  file.tensor("token_embd.weight", kEmbd, kWordsOfBert, [](int d, int token) {
+    const int marks[] = {kCls, kSep, kComma};
+    return d < 3 ? (token == marks[d] ? kLoud : 0.0f) : word(d, token);
+  });
+  file.tensor("position_embd.weight", kEmbd, kContext, zero);
+  file.tensor("token_types.weight", kEmbd, 1, zero);
+  const auto norm = [&](const std::string& name) {
+    file.tensor(name + ".weight", kEmbd, 1, one);
+    file.tensor(name + ".bias", kEmbd, 1, zero);
+  };
+  norm("token_embd_norm");
+  norm(block(0, "attn_output_norm"));
+  norm(block(0, "layer_output_norm"));
+  const auto is_first_of_head = [](int row) { return row % kHeadSize == 0; };
+  const auto linear = [&](const char* name, int n_in, int n_out, const File::Value& weight, const File::Value& bias) {
+    file.tensor(block(0, name) + ".weight", n_in, n_out, weight);
+    file.tensor(block(0, name) + ".bias", n_out, 1, bias);
+  };
+  linear("attn_q", kEmbd, kEmbd, zero, [&](int row, int) { return is_first_of_head(row) ? 8.0f : 0.0f; });
+  linear("attn_k", kEmbd, kEmbd, [&](int d, int row) { return is_first_of_head(row) && row / kHeadSize < 3 && d == row / kHeadSize ? 1.0f : 0.0f; }, zero);
+  linear("attn_v", kEmbd, kEmbd, [](int d, int row) { return d == row && d >= kWords ? 0.1f : 0.0f; }, zero);
+  linear("attn_output", kEmbd, kEmbd, [](int d, int row) { return d == row && d >= kWords ? 0.1f : 0.0f; }, zero);
+  linear("ffn_up", kEmbd, kFf, zero, zero);
+  linear("ffn_down", kFf, kEmbd, zero, zero);
   file.write(path);
 }
 

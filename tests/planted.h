@@ -21,6 +21,9 @@ void write_gpt2(const std::string& path);
 constexpr int kExpert = 2, kExpertLayer = 1, kExperts = 8;
 void write_moe(const std::string& path);
 
+// BERT with words: layer 0, the only one, sinks on [CLS] with head 0, on [SEP] with head 1, on every comma with head 2, on nothing with 3.
+void write_bert(const std::string& path);
+
 // Prompts of words and full stops behind BOS; position 7 is a word.
 std::vector<std::vector<int>> prompts(int n);
 

@@ -19,6 +19,8 @@ struct ExplainOptions : ProfileOptions {
 // A position that a head sinks on.
 struct HeadSink {
   int position = 0, token = -1;      // the token of the first such prompt
+  std::string text;
+  bool special = false;              // no word of text: BOS, [SEP]
   double share = 0;                  // of prompts
 };
 

@@ -99,6 +99,7 @@ struct LayerHead {
 struct Sink {
   int position = 0, token = -1;          // the token most prompts have there
   std::string text;
+  bool special = false;                  // no word of text: BOS, [SEP]
   double token_share = 0;                // of prompts that have it there
   double sink_rate = 0, alpha = 0;
   std::optional<Interval> sink_rate_ci95;  // bootstrap over the prompts that reach the position
@@ -109,6 +110,7 @@ struct Sink {
 struct SinkToken {
   int token = -1;
   std::string text;
+  bool special = false;                  // no word of text
   int n = 0;                             // occurrences with enough rows
   double sink_rate = 0;
 };

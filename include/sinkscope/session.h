@@ -25,8 +25,9 @@ struct ModelInfo {
   int n_embd = 0, n_vocab = 0;
   int n_expert = 0;          // of a layer; 0: no mixture of experts
   int n_context_train = 0;
-  bool adds_bos = false;     // the tokenizer says that prompts start with BOS
+  bool adds_bos = false;     // the tokenizer puts BOS before a text, encoders' [CLS] too
   int bos = -1;              // token, -1: the vocabulary has none
+  int closing = -1;          // token that the tokenizer puts behind a text, as encoders' [SEP]; -1: none
   bool is_diffusion = false; // tokens see each other both ways, and masks become words
   int mask = -1;             // token, -1: the vocabulary has none
   bool shifts_logits = false;  // of diffusion models: logits at a position are of the next token

@@ -92,7 +92,7 @@ class Explainer : public profile_run::Companion {
     for (LayerCause& layer : result_.layers) mean_over_prompts(layer);
     find_onset();
     list_outliers(model);
-    name_secondary(model);
+    name_tokens(model);
     list_experts();
     find_missing();
     const explain_run::Context context{.model = model, .session = session, .prompts = prompts, .options = o_, .progress = progress_};
@@ -322,7 +322,10 @@ class Explainer : public profile_run::Companion {
       if (layer.largest.token >= 0) layer.largest.text = model.token_text(layer.largest.token);
   }
 
-  void name_secondary(const Model& model) {
+  void name_tokens(const Model& model) {
+    for (LayerCause& layer : result_.layers)
+      for (HeadCause& head : layer.heads)
+        for (HeadSink& s : head.where) s.text = model.token_text(s.token), s.special = model.is_control(s.token);
     for (SecondarySink& s : result_.secondary) s.text = model.token_text(s.token);
     if (n_secondary_ > result_.secondary.size())
       result_.notes.push_back(fmt::format("{} tokens come to point where the first one does, the first {} are listed", n_secondary_, kMostListed));

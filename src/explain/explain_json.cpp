@@ -13,7 +13,7 @@ Json optional_number(const std::optional<double>& x) { return x ? number(*x) : J
 
 Json head_json(const HeadCause& h) {
   Json where = Json::array();
-  for (const HeadSink& s : h.where) where.push_back({{"position", s.position}, {"token", s.token}, {"share", number(s.share)}});
+  for (const HeadSink& s : h.where) where.push_back({{"position", s.position}, {"token", s.token}, {"text", s.text}, {"special", s.special}, {"share", number(s.share)}});
   return {{"head", h.head}, {"sinks", number(h.sinks)}, {"where", where}, {"query_norm", number(h.query_norm)}, {"key_norm", number(h.key_norm)}, {"other_key_norm", number(h.other_key_norm)},
           {"cos", number(h.cos)}, {"other_cos", number(h.other_cos)}, {"cos_unrotated", number(h.cos_unrotated)}, {"other_cos_unrotated", number(h.other_cos_unrotated)},
           {"logit", number(h.logit)}, {"other_logit", number(h.other_logit)}, {"gap", number(h.logit - h.other_logit)}, {"gap_by_norm", number(h.gap_by_norm)},

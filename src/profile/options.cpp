@@ -8,7 +8,7 @@ std::span<const Option<PromptOptions>> prompt_options() {
       {"--tokens", "FILE", "prompts as token ids, used as they are: JSON, an array of arrays", &O::tokens},
       {"--length", "N", "cut texts into prompts of N tokens, BOS included; 0: each text is one prompt", &O::length},
       {"--prompts", "N", "at most N prompts, evenly over the texts; 0: all, up to 65,535", &O::prompts},
-      {"--bos", "MODE", "BOS before each prompt: auto (as the tokenizer says), always, never", &O::bos},
+      {"--bos", "MODE", "BOS before each prompt (and encoders' [SEP] behind it): auto (as the tokenizer says), always, never", &O::bos},
       {"--epsilon", "X", "a head sinks on a position whose mean attention is above X", &O::epsilon},
       {"--min-rows", "N", "queries that must see a position before it may be called a sink", &O::min_rows},
       {"--context", "N", "cut longer prompts to N tokens; 0: never", &O::context},

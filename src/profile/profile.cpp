@@ -108,8 +108,9 @@ void note_coverage(const Session& session, Profile& p) {
 }
 
 void name_tokens(Profile& p, const Model& model) {
-  for (Sink& s : p.sinks) s.text = model.token_text(s.token);
-  for (SinkToken& t : p.tokens) t.text = model.token_text(t.token);
+  const auto name = [&](auto& s) { s.text = model.token_text(s.token), s.special = model.is_control(s.token); };
+  std::ranges::for_each(p.sinks, name);
+  std::ranges::for_each(p.tokens, name);
 }
 
 }  // namespace

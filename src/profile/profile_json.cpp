@@ -77,12 +77,12 @@ Json profile_run::profile_json(const Profile& p) {
   for (const LayerProfile& l : p.layers) json["layers"].push_back(layer_json(l));
   json["sinks"] = Json::array();
   for (const Sink& s : p.sinks)
-    json["sinks"].push_back({{"position", s.position}, {"token", s.token}, {"text", s.text}, {"token_share", number(s.token_share)},
-                             {"sink_rate", number(s.sink_rate)}, {"sink_rate_ci95", interval_json(s.sink_rate_ci95)},
+    json["sinks"].push_back({{"position", s.position}, {"token", s.token}, {"text", s.text}, {"special", s.special},
+                             {"token_share", number(s.token_share)}, {"sink_rate", number(s.sink_rate)}, {"sink_rate_ci95", interval_json(s.sink_rate_ci95)},
                              {"alpha", number(s.alpha)}, {"heads", heads_json(s, false)}});
   json["tokens"] = Json::array();
   for (const SinkToken& t : p.tokens)
-    json["tokens"].push_back({{"token", t.token}, {"text", t.text}, {"n", t.n}, {"sink_rate", number(t.sink_rate)}});
+    json["tokens"].push_back({{"token", t.token}, {"text", t.text}, {"special", t.special}, {"n", t.n}, {"sink_rate", number(t.sink_rate)}});
   json["baselines"] = Json::array();
   for (const Baseline& b : p.baselines) {
     Json rate = rate_json(b.sink_rate);

@@ -30,14 +30,17 @@ std::vector<Prompt> thinned(std::vector<Prompt> prompts, int n) {
 }
 
 std::vector<Prompt> cut_texts(const PromptOptions& options, const Model& model, std::vector<std::string>& notes) {
-  const bool bos = wants_bos(options.bos, model.info());
+  const bool bos = wants_bos(options.bos, model.info()), closed = model.info().closing >= 0 && options.bos != "never";
+  const size_t n_mark = bos + closed;
+  if (options.length > 0 && static_cast<size_t>(options.length) <= n_mark)
+    throw UsageError(fmt::format("--length {} has no room for text beside what the tokenizer puts around it; use {} or more", options.length, n_mark + 1));
   std::vector<Prompt> prompts;
   size_t n_token = 0;
   for (const std::string& path : options.texts) {
     const std::vector<int> tokens = model.tokenize(read_text(path));
     n_token += tokens.size();
-    const size_t step = options.length > 0 ? static_cast<size_t>(options.length - (bos ? 1 : 0)) : tokens.size();
-    if (options.length == 0 && tokens.size() + (bos ? 1 : 0) < 2)
+    const size_t step = options.length > 0 ? options.length - n_mark : tokens.size();
+    if (options.length == 0 && tokens.size() + n_mark < 2)
       throw InputError(fmt::format("{} is too short: {} in it, a prompt needs at least 2; give more text",
                                    named(path), counted(tokens.size(), "token")));
     if (tokens.size() < step)
@@ -47,6 +50,7 @@ std::vector<Prompt> cut_texts(const PromptOptions& options, const Model& model, 
       Prompt prompt;
       if (bos) prompt.push_back(model.info().bos);
       prompt.insert(prompt.end(), tokens.begin() + at, tokens.begin() + at + step);
+      if (closed) prompt.push_back(model.info().closing);
       prompts.push_back(std::move(prompt));
     }
   }
@@ -55,7 +59,7 @@ std::vector<Prompt> cut_texts(const PromptOptions& options, const Model& model, 
                                  options.texts.size() == 1
                                      ? fmt::format("{} has {}", named(options.texts[0]), counted(n_token, "token"))
                                      : fmt::format("the {} texts have {} together", options.texts.size(), counted(n_token, "token")),
-                                 options.length, options.length - (bos ? 1 : 0)));
+                                 options.length, options.length - static_cast<int>(n_mark)));
   return prompts;
 }
 
@@ -143,6 +147,7 @@ std::vector<Prompt> control_prompts(const std::string& kind, const std::vector<P
     Prompt made(p.size());
     for (int& token : made) token = repeat ? one : word();
     if (!repeat && p[0] == model.info().bos) made[0] = p[0];
+    if (!repeat && p.back() == model.info().closing) made.back() = p.back();
     prompts.push_back(std::move(made));
   }
   return prompts;

@@ -58,6 +58,15 @@ std::string file_type_of(const llama_model* model) {
   return name;
 }
 
+// What the tokenizer puts around a text. WordPiece, of encoders, does so without a word in the file.
+void name_marks(const llama_vocab* vocab, ModelInfo& info) {
+  const bool wordpiece = llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_WPM;
+  const auto known = [&](llama_token token) { return token < info.n_vocab ? token : -1; };
+  info.bos = known(llama_vocab_bos(vocab));
+  info.adds_bos = wordpiece || llama_vocab_get_add_bos(vocab);
+  info.closing = wordpiece || llama_vocab_get_add_sep(vocab) ? known(llama_vocab_sep(vocab)) : llama_vocab_get_add_eos(vocab) ? known(llama_vocab_eos(vocab)) : -1;
+}
+
 }  // namespace
 
 std::string Model::Impl::meta(const std::string& key) const {
@@ -103,8 +112,7 @@ Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make
   info.n_expert = largest(impl_->meta(info.architecture + ".expert_count"), 0);
   info.n_vocab = llama_vocab_n_tokens(impl_->vocab);
   info.n_context_train = llama_model_n_ctx_train(m);
-  info.adds_bos = llama_vocab_get_add_bos(impl_->vocab);
-  info.bos = llama_vocab_bos(impl_->vocab);
+  name_marks(impl_->vocab, info);
   info.mask = llama_vocab_mask(impl_->vocab);
   info.is_diffusion = llama_model_is_diffusion(m);
   info.shifts_logits = info.is_diffusion && impl_->meta("diffusion.shift_logits") != "false";  // as llama.cpp takes it
