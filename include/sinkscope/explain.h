@@ -24,10 +24,12 @@ struct HeadSink {
   double share = 0;                  // of prompts
 };
 
-// Of a head: means over the queries that see a sink of it and another key. Where a head has no sink, the first key stands for it.
+// Of a head: means over pairs of a query and a key that it sees, sinks and others apart. Where a head has no sink in a prompt, the
+// first key stands for it.
 struct HeadCause {
   int head = 0;
   double sinks = 0;                  // share of prompts in which it has one
+  double entropy = 0;                // nats, mean over rows
   std::vector<HeadSink> where = {};     // at most 8 positions, those of most prompts first
   double query_norm = 0;
   double key_norm = 0, other_key_norm = 0;
@@ -36,7 +38,7 @@ struct HeadCause {
   double logit = 0, other_logit = 0; // scaled, before soft cap and mask
   double gap_by_norm = 0, gap_by_angle = 0;  // of logit - other_logit; what is left comes from their varying together
   double null_mass = 0;              // that the same logits leave on no key under softmax-off-by-one
-  double output_share = 0;           // of a head's output that comes from the values of sinks
+  double output_share = 0;           // of a head's output that comes from the values of sinks, by attention times length of value
 };
 
 // A number of the hidden states behind a layer.
@@ -52,6 +54,7 @@ struct LayerCause {
   // Hidden states behind the layer; absent where the graph does not name them.
   bool hidden = false;
   double norm_first = 0, norm_median = 0;  // of the first token, and the median of all others; means over prompts
+  std::optional<double> norm_sinks;  // of the tokens that more than 25 % of heads sink on; absent where there is none
   double top_over_median = 0;        // largest magnitude of a token against its median; mean over tokens
   LargestNumber largest;
   double spread = 0;                 // || H - mean || / || H ||, how far tokens are from being all alike (over-mixing); mean over prompts
@@ -60,13 +63,14 @@ struct LayerCause {
   // Attention.
   std::vector<HeadCause> heads;
   double key_norm_first = 0, key_norm_median = 0, value_norm_first = 0, value_norm_median = 0;  // means over prompts and KV heads
+  std::optional<double> key_norm_sinks, value_norm_sinks;
 };
 
-// A dimension in which tokens stand out, over the layers in which they do.
+// A dimension in which the first position, or a token behind it wherever that is, stands out, over the layers in which it does.
 struct Outlier {
-  int dim = 0, position = 0, token = -1;
+  int dim = 0, position = 0, token = -1;  // as it was first seen
   std::string text = {};
-  int n_prompt = 0;                  // in which this position has it
+  int n_prompt = 0, n_place = 0;     // prompts, and positions in them, that have it
   bool massive = false;              // |h| > 100 and at least 1,000 times the layer's median (Sun et al., 2402.17762)
   bool sink_dimension = false;       // |h| at least 20 times the token's root mean square
   double value = 0, over_median = 0; // where it is largest
@@ -97,7 +101,7 @@ struct DormantHead {
   int layer = 0, head = 0;
   int sinking_prompt = 0, working_prompt = 0;
   double alpha_sinking = 0, alpha_working = 0;    // of the first key
-  double loss_sinking = 0, loss_working = 0;      // rise of the loss, nats per token, when the head is silent
+  double loss_sinking = 0, loss_working = 0;      // rise of the loss over at most 128 tokens, nats per token, when the head is silent
 };
 
 struct Explanation {
@@ -108,7 +112,7 @@ struct Explanation {
   std::vector<Outlier> outliers = {};     // the largest first
   std::vector<SecondarySink> secondary = {};
   std::vector<ExpertUse> experts = {};    // that sinks use more than others, or that are super
-  std::optional<double> d_sink = {};      // 1 - mass on sinks without the super experts / with them
+  std::optional<double> d_sink = {};      // 1 - mass on sink tokens without the super experts / with them, mean over heads
   std::vector<DormantHead> dormant = {};
   std::vector<std::string> missing = {};  // tensors that this architecture does not name
   std::vector<std::string> notes = {};

@@ -6,9 +6,11 @@
 namespace sinkscope::explain_run {
 namespace {
 
+constexpr int kTop = 3;  // largest magnitudes of a token
+
 std::vector<io::ArraySpec> specs(const profile_run::Companion::Size& s) {
   const int64_t n_layer = s.model.n_layer, n_head = s.model.n_head, n_head_kv = s.model.n_head_kv;
-  return {{"hidden_norm", "F32", {s.n_prompt, n_layer + 1, s.n_token}},        {"hidden_largest", "F32", {s.n_prompt, n_layer + 1, s.n_token}},
+  return {{"hidden_norm", "F32", {s.n_prompt, n_layer + 1, s.n_token}},        {"hidden_top", "F32", {s.n_prompt, n_layer + 1, kTop, s.n_token}},
           {"hidden_median", "F32", {s.n_prompt, n_layer + 1, s.n_token}},      {"cos_first", "F32", {s.n_prompt, n_layer + 1, s.n_token}},
           {"key_norm", "F32", {s.n_prompt, n_layer, n_head_kv, s.n_token}},    {"value_norm", "F32", {s.n_prompt, n_layer, n_head_kv, s.n_token}},
           {"column_sum", "F32", {s.n_prompt, n_layer, n_head, s.n_token}}};
@@ -30,10 +32,13 @@ void ArraysFile::add(const measure::Recorder& attention, std::span<const measure
   const int n = attention.n_token();
   for (int l = 0; l <= n_layer_; ++l) {
     const bool named = l < static_cast<int>(hidden.size()) && !hidden[l].norm.empty();
-    std::vector<float> largest(n);
-    for (int i = 0; named && i < n; ++i) largest[i] = std::abs(hidden[l].peaks[i][0].value);
+    for (int top = 0; top < kTop; ++top) {
+      std::vector<float> magnitude(n);
+      for (int i = 0; named && i < n; ++i) magnitude[i] = std::abs(hidden[l].peaks[i][top].value);
+      write("hidden_top", int64_t{n_layer_ + 1} * kTop, int64_t{l} * kTop + top, named ? magnitude.data() : nullptr, n);
+    }
     for (const auto& [name, values] : {std::pair("hidden_norm", named ? hidden[l].norm.data() : nullptr), {"hidden_median", named ? hidden[l].median.data() : nullptr},
-                                       {"cos_first", named ? hidden[l].cos_first.data() : nullptr}, {"hidden_largest", named ? largest.data() : nullptr}})
+                                       {"cos_first", named ? hidden[l].cos_first.data() : nullptr}})
       write(name, n_layer_ + 1, l, values, n);
   }
   for (int l = 0; l < n_layer_; ++l) {

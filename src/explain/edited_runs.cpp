@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+
+#include <fmt/format.h>
 
 #include "attention/kernels.h"
 #include "intervene/attention.h"
@@ -19,6 +22,8 @@ using profile_run::Prompt;
 
 constexpr int kChangedToken = 1;        // the first one behind the sink
 constexpr size_t kMostDormant = 4;      // heads whose loss is worth two runs each
+constexpr size_t kLossTokens = 128;     // of a prompt in such a run
+constexpr double kShareOfTokens = 0.25; // of all prompts that may be run again
 constexpr float kWorks = 1.0f / 3;      // a head works where the first key gets less than this share of epsilon
 
 intervene::Shape shape_of(const Context& c) {
@@ -110,71 +115,76 @@ void perturb(const Context& c, Explanation& result) {
   put(&LayerCause::moved_without_first);
 }
 
-void confirm_dormant(const Context& c, const std::vector<float>& alpha_first, Explanation& result) {
-  const size_t n_prompt = c.prompts.size(), n_head = alpha_first.size() / std::max<size_t>(n_prompt, 1);
-  if (n_prompt < 2 || !c.session.has_memory()) return;
-  struct Candidate {
-    size_t head, sinking, working;
-    float difference;
-  };
-  std::vector<Candidate> candidates;
-  for (size_t h = 0; h < n_head; ++h) {
-    const auto alpha = [&](size_t prompt) { return alpha_first[prompt * n_head + h]; };
-    size_t most = 0, least = 0;
-    for (size_t p = 1; p < n_prompt; ++p) {
-      if (alpha(p) > alpha(most)) most = p;
-      if (alpha(p) < alpha(least)) least = p;
+std::vector<float> mass_on(const std::vector<int>& positions, const measure::Recorder& recorder) {
+  std::vector<float> of_heads;
+  for (const measure::LayerRecord& layer : recorder.layers())
+    for (int h = 0; h < layer.n_head; ++h) {
+      float& mass = of_heads.emplace_back(0.0f);
+      for (const int k : positions) mass += layer.alpha(h, k, recorder.n_token());
     }
-    if (alpha(most) > c.options.epsilon && alpha(least) < c.options.epsilon * kWorks) candidates.push_back({h, most, least, alpha(most) - alpha(least)});
-  }
-  std::ranges::stable_sort(candidates, std::ranges::greater(), &Candidate::difference);
-  if (candidates.size() > kMostDormant) candidates.resize(kMostDormant);
-  const int n_vocab = c.model.info().n_vocab;
-  for (const Candidate& candidate : candidates) {
-    DormantHead d{.sinking_prompt = static_cast<int>(candidate.sinking), .working_prompt = static_cast<int>(candidate.working),
-                  .alpha_sinking = alpha_first[candidate.sinking * n_head + candidate.head], .alpha_working = alpha_first[candidate.working * n_head + candidate.head]};
-    size_t left = candidate.head;
-    for (const LayerCause& layer : result.layers) {
-      d.layer = layer.layer;
-      d.head = static_cast<int>(left);
-      if (left < layer.heads.size()) break;
-      left -= layer.heads.size();
-    }
-    const double before_sinking = loss_of(c.session, c.prompts[candidate.sinking], n_vocab), before_working = loss_of(c.session, c.prompts[candidate.working], n_vocab);
-    const Edited edited(c, {Edit{.kind = Edit::Kind::silence, .heads = {{d.layer, d.head}}}});
-    d.loss_sinking = loss_of(c.session, c.prompts[candidate.sinking], n_vocab) - before_sinking;
-    d.loss_working = loss_of(c.session, c.prompts[candidate.working], n_vocab) - before_working;
-    result.dormant.push_back(d);
-  }
+  return of_heads;
 }
 
-void silence_super_experts(const Context& c, Explanation& result) {
+void confirm_dormant(const Context& c, const std::vector<SinkMass>& masses, Explanation& result) {
+  if (c.prompts.size() < 2 || !c.session.has_memory()) return;
+  struct Candidate {
+    LayerHead head;
+    size_t sinking = 0, working = 0;
+    float most = 0, least = 0;
+  };
+  std::vector<Candidate> candidates;
+  size_t h = 0;
+  for (const LayerProfile& layer : result.profile.layers)
+    for (const HeadProfile& head : layer.heads) {
+      const auto alpha = [&](const SinkMass& mass) { return mass.on_first[h]; };
+      const auto [least, most] = std::ranges::minmax_element(masses, {}, alpha);
+      if (alpha(*most) > c.options.epsilon && alpha(*least) < c.options.epsilon * kWorks)
+        candidates.push_back({.head = {layer.layer, head.head}, .sinking = static_cast<size_t>(most - masses.begin()), .working = static_cast<size_t>(least - masses.begin()),
+                              .most = alpha(*most), .least = alpha(*least)});
+      ++h;
+    }
+  std::ranges::stable_sort(candidates, std::ranges::greater(), [](const Candidate& x) { return x.most - x.least; });
+
+  size_t n_token = 0;
+  for (const Prompt& p : c.prompts) n_token += p.size();
+  double left = kShareOfTokens * static_cast<double>(n_token);
+  std::map<size_t, double> before;
+  const auto loss = [&](size_t prompt) {
+    Prompt start = c.prompts[prompt];
+    start.resize(std::min(start.size(), kLossTokens));
+    left -= static_cast<double>(start.size());
+    return loss_of(c.session, start, c.model.info().n_vocab);
+  };
+  for (const Candidate& x : candidates) {
+    if (result.dormant.size() == kMostDormant || (left <= 0 && !result.dormant.empty())) break;
+    for (const size_t prompt : {x.sinking, x.working})
+      if (!before.contains(prompt)) before[prompt] = loss(prompt);
+    const Edited edited(c, {Edit{.kind = Edit::Kind::silence, .heads = {{x.head.layer, x.head.head}}}});
+    result.dormant.push_back({.layer = x.head.layer, .head = x.head.head, .sinking_prompt = static_cast<int>(x.sinking), .working_prompt = static_cast<int>(x.working),
+                              .alpha_sinking = x.most, .alpha_working = x.least, .loss_sinking = loss(x.sinking) - before[x.sinking],
+                              .loss_working = loss(x.working) - before[x.working]});
+  }
+  if (candidates.size() > result.dormant.size())
+    result.notes.push_back(fmt::format("{} heads sink on one prompt and work on another, the loss without them was measured for {}", candidates.size(), result.dormant.size()));
+}
+
+void silence_super_experts(const Context& c, const std::vector<SinkMass>& masses, Explanation& result) {
   std::vector<std::pair<int, int>> experts;
   for (const ExpertUse& e : result.experts)
     if (e.is_super) experts.emplace_back(e.layer, e.expert);
   if (experts.empty()) return;
-  // Mass on the first key, mean over prompts, by head.
-  const auto mass = [&](const std::function<void()>& before_prompt) {
-    measure::Recorder recorder(attention::kernels(c.options.isa), {.maps = {}, .all_first_mass = false});
-    c.session.watch({&recorder});
-    std::vector<double> of_heads;
-    for (const Prompt& p : c.prompts) {
-      recorder.start(static_cast<int>(p.size()));
-      before_prompt();
-      c.session.run(p);
-      size_t at = 0;
-      for (const measure::LayerRecord& layer : recorder.layers())
-        for (int h = 0; h < layer.n_head; ++h, ++at) {
-          if (at >= of_heads.size()) of_heads.push_back(0);
-          of_heads[at] += layer.alpha(h, 0, recorder.n_token());
-        }
-    }
-    c.session.watch({});
-    return of_heads;
-  };
-  const std::vector<double> before = mass([] {});
+  measure::Recorder recorder(attention::kernels(c.options.isa), {.maps = {}, .all_first_mass = false});
+  c.session.watch({&recorder});
   Edited edited(c, {Edit{.kind = Edit::Kind::silence_experts, .experts = experts}});
-  const std::vector<double> after = mass([&] { edited.start(); });
+  std::vector<double> before(masses[0].on_sinks.size()), after(before.size());
+  for (size_t p = 0; p < std::max<size_t>(1, static_cast<size_t>(kShareOfTokens * static_cast<double>(c.prompts.size()))); ++p) {
+    recorder.start(static_cast<int>(c.prompts[p].size()));
+    edited.start();
+    c.session.run(c.prompts[p]);
+    const std::vector<float> left = mass_on(masses[p].positions, recorder);
+    for (size_t h = 0; h < before.size(); ++h) before[h] += masses[p].on_sinks[h], after[h] += left[h];
+  }
+  c.session.watch({});
   double ratio = 0;
   for (size_t h = 0; h < before.size(); ++h) ratio += before[h] > 0 ? after[h] / before[h] / static_cast<double>(before.size()) : 0;
   result.d_sink = 1 - ratio;

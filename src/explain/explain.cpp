@@ -11,6 +11,8 @@
 #include "explain/arrays.h"
 #include "explain/edited_runs.h"
 #include "explain/explain_json.h"
+#include "explain/expert_uses.h"
+#include "explain/outliers.h"
 #include "measure/experts.h"
 #include "measure/geometry.h"
 #include "measure/hidden.h"
@@ -21,21 +23,12 @@
 namespace sinkscope {
 namespace {
 
-using measure::HiddenRecord;
+using explain_run::median_of, measure::HiddenRecord;
 using profile_run::Prompt;
 
-constexpr double kMassive = 100, kMassiveOverMedian = 1000;  // Sun et al., 2402.17762
-constexpr double kSinkDimension = 20;                         // times the root mean square of a token
 constexpr double kSecondaryCos = 0.9;
 constexpr size_t kMostWhere = 8;                              // positions of a head
 constexpr size_t kMostListed = 64;                            // outliers and secondary sinks
-
-double median_of(std::vector<float> values) {
-  if (values.empty()) return 0;
-  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
 
 // How long a secondary sink lives: figures for 32 layers, scaled where there are few (docs/metrics.md).
 const char* kind_of_lifetime(int lifetime, int n_layer) {
@@ -56,13 +49,12 @@ class Explainer : public profile_run::Companion {
     model_ = &size.model;
     recorder_ = &recorder;
     hidden_.emplace(session.n_thread());
-    geometry_.emplace(recorder, o_.epsilon, o_.min_rows, session.n_thread());
+    geometry_.emplace(session.n_thread());
     probes.push_back(&*geometry_);
     session.hook_attention({&*geometry_});
     session.hook_tensors({&*hidden_, &experts_});
     result_.layers.resize(model_->n_layer + 1);
     for (int l = 0; l <= model_->n_layer; ++l) result_.layers[l].layer = l - 1;
-    uses_.resize(model_->n_layer);
   }
 
   void leave(Session& session) override {
@@ -77,14 +69,16 @@ class Explainer : public profile_run::Companion {
   }
 
   void finish(const Prompt& prompt) override {
+    geometry_->finish(*recorder_, o_.epsilon, o_.min_rows);
+    const std::vector<bool> is_sink = sink_tokens(static_cast<int>(prompt.size()));
     add_hidden(prompt);
     add_secondary(prompt);
-    add_experts(prompt);
+    if (!experts_.layers().empty()) expert_uses_.add(experts_.layers(), is_sink);
     add_norms(prompt);
+    add_norms_of_sinks(is_sink);
     add_sinks(prompt);
+    add_mass(is_sink);
     if (arrays_) arrays_->add(*recorder_, hidden_->records(), geometry_->layers());
-    for (const measure::LayerRecord& layer : recorder_->layers())
-      for (int h = 0; h < layer.n_head; ++h) alpha_first_.push_back(layer.alpha(h, 0, recorder_->n_token()));
     ++n_prompt_;
   }
 
@@ -93,13 +87,15 @@ class Explainer : public profile_run::Companion {
     find_onset();
     list_outliers(model);
     name_tokens(model);
-    list_experts();
+    result_.experts = expert_uses_.list(experts_.layers(), outliers_.forming_layers());
     find_missing();
     const explain_run::Context context{.model = model, .session = session, .prompts = prompts, .options = o_, .progress = progress_};
     if (o_.perturb > 0) explain_run::perturb(context, result_);
-    explain_run::confirm_dormant(context, alpha_first_, result_);
-    explain_run::silence_super_experts(context, result_);
     result_.profile = profile;
+    explain_run::confirm_dormant(context, masses_, result_);
+    explain_run::silence_super_experts(context, masses_, result_);
+    for (const LayerProfile& layer : profile.layers)
+      for (HeadCause& head : result_.layers[layer.layer + 1].heads) head.entropy = layer.heads[head.head].entropy;
     if (json_) json_->write(to_json(result_));
   }
 
@@ -113,22 +109,6 @@ class Explainer : public profile_run::Companion {
   }
 
  private:
-  // Of an outlier, while prompts are run: where the number stands out, and how its magnitude changes in each layer.
-  struct Trace {
-    Outlier outlier;
-    int last_prompt = -1;
-    struct Change {
-      double attention = 0, mlp = 0;  // sums over prompts
-      bool told_apart = true;         // false: all of it is in mlp
-      double all() const { return attention + mlp; }
-      const char* by() const { return !told_apart ? "layer" : std::abs(attention) > std::abs(mlp) ? "attention" : "mlp"; }
-    };
-    std::map<int, Change> changes;    // by layer
-  };
-  struct ExpertTally {
-    double sinks = 0, others = 0, sink_weight = 0, other_weight = 0;
-  };
-
   void add_hidden(const Prompt& prompt) {
     const std::span<const HiddenRecord> records = hidden_->records();
     for (size_t l = 0; l < records.size() && l < result_.layers.size(); ++l) {
@@ -145,53 +125,9 @@ class Explainer : public profile_run::Companion {
         layer.top_over_median += std::abs(top.value) / std::max<double>(r.median[i], std::numeric_limits<float>::min()) / static_cast<double>(r.norm.size());
         if (std::abs(top.value) > std::abs(layer.largest.value))
           layer.largest = {.value = top.value, .dim = top.dim, .prompt = n_prompt_, .position = static_cast<int>(i), .token = prompt[i], .over_median = std::abs(top.value) / layer_median};
-        for (const measure::Peak& peak : r.peaks[i])
-          if (peak.dim >= 0) see_peak(peak, static_cast<int>(i), prompt[i], static_cast<int>(l) - 1, layer_median, r.norm[i] / std::sqrt(static_cast<double>(r.sum.size())));
       }
     }
-    for (const measure::Step& s : hidden_->steps())
-      if (const auto at = traces_.find({s.position, s.dim}); at != traces_.end()) see_step(s, at->second);
-  }
-
-  void see_peak(const measure::Peak& peak, int position, int token, int layer, double layer_median, double rms) {
-    const double magnitude = std::abs(peak.value), ratio = layer_median > 0 ? magnitude / layer_median : 0;
-    const bool massive = magnitude > kMassive && ratio >= kMassiveOverMedian, sink_dimension = magnitude >= kSinkDimension * rms;
-    if (!massive && !sink_dimension) return;
-    const auto [at, is_new] = traces_.try_emplace({position, peak.dim});
-    Trace& trace = at->second;
-    Outlier& o = trace.outlier;
-    if (is_new) o = {.dim = peak.dim, .position = position, .token = token, .first_layer = layer, .last_layer = layer};
-    o.massive |= massive;
-    o.sink_dimension |= sink_dimension;
-    o.n_prompt += trace.last_prompt != n_prompt_;
-    trace.last_prompt = n_prompt_;
-    o.first_layer = std::min(o.first_layer, layer);
-    o.last_layer = std::max(o.last_layer, layer);
-    if (magnitude > std::abs(o.value)) o.value = peak.value, o.layer = layer, o.over_median = ratio;
-  }
-
-  static void see_step(const measure::Step& s, Trace& trace) {
-    Trace::Change& change = trace.changes[s.layer];
-    change.told_apart = !std::isnan(s.after_attention);
-    const double middle = change.told_apart ? std::abs(s.after_attention) : std::abs(s.before);
-    change.attention += middle - std::abs(s.before);
-    change.mlp += std::abs(s.after) - middle;
-  }
-
-  // The layer that lets the number grow most, and behind it the one that lets it shrink most.
-  static void name_changes(Trace& trace) {
-    const auto most = [&](auto from, double sign) {
-      auto best = trace.changes.end();
-      for (auto at = from; at != trace.changes.end(); ++at)
-        if (sign * at->second.all() > 0 && (best == trace.changes.end() || sign * at->second.all() > sign * best->second.all())) best = at;
-      return best;
-    };
-    Outlier& o = trace.outlier;
-    const auto rise = most(trace.changes.begin(), 1);
-    if (rise == trace.changes.end()) return;
-    o.rises_in = rise->first, o.rises_by = rise->second.by();
-    const auto fall = most(std::next(rise), -1);
-    if (fall != trace.changes.end()) o.falls_in = fall->first, o.falls_by = fall->second.by();
+    outliers_.add(records, hidden_->steps(), prompt);
   }
 
   // Between the largest rise and the largest fall of the first token's length.
@@ -202,7 +138,7 @@ class Explainer : public profile_run::Companion {
     for (size_t l = 1; l < records.size(); ++l) {
       if (records[l].norm.empty() || records[l - 1].norm.empty()) return;
       const double change = records[l].norm[0] - records[l - 1].norm[0];
-      if (change > most_up) most_up = change, rise = l;
+      if (change > most_up) most_up = change, rise = l, most_down = 0, fall = records.size();
       if (change < most_down && l > rise) most_down = change, fall = l;
     }
     if (rise == 0) return;
@@ -241,27 +177,6 @@ class Explainer : public profile_run::Companion {
         }
   }
 
-  void add_experts(const Prompt& prompt) {
-    if (experts_.layers().empty()) return;
-    const int n_token = static_cast<int>(prompt.size());
-    const std::vector<bool> sinks = sink_tokens(n_token);
-    const auto n_sink = std::ranges::count(sinks, true);
-    n_sink_token_ += n_sink;
-    n_other_token_ += n_token - n_sink;
-    for (size_t l = 0; l < experts_.layers().size() && l < uses_.size(); ++l) {
-      const measure::ExpertRecord& r = experts_.layers()[l];
-      if (r.chosen.size() != static_cast<size_t>(n_token) * r.n_used || r.probability.size() != static_cast<size_t>(n_token) * r.n_expert) continue;
-      uses_[l].resize(r.n_expert);
-      for (int i = 0; i < n_token; ++i) {
-        for (int u = 0; u < r.n_used; ++u) {
-          ExpertTally& tally = uses_[l][r.chosen[static_cast<size_t>(i) * r.n_used + u]];
-          (sinks[i] ? tally.sinks : tally.others) += 1;
-        }
-        for (int e = 0; e < r.n_expert; ++e) (sinks[i] ? uses_[l][e].sink_weight : uses_[l][e].other_weight) += r.probability[static_cast<size_t>(i) * r.n_expert + e];
-      }
-    }
-  }
-
   void add_norms(const Prompt& prompt) {
     const int n = static_cast<int>(prompt.size());
     for (size_t l = 0; l < geometry_->layers().size() && l + 1 < result_.layers.size(); ++l) {
@@ -277,10 +192,41 @@ class Explainer : public profile_run::Companion {
     }
   }
 
+  // Sums over sink tokens; mean_over_prompts() makes means of them.
+  void add_norms_of_sinks(const std::vector<bool>& is_sink) {
+    const auto add = [](std::optional<double>& sum, double x) { sum = sum.value_or(0) + x; };
+    const size_t n = is_sink.size();
+    for (size_t k = 0; k < n; ++k) {
+      if (!is_sink[k]) continue;
+      ++n_sink_token_;
+      for (size_t l = 0; l < result_.layers.size(); ++l) {
+        LayerCause& layer = result_.layers[l];
+        if (layer.hidden) add(layer.norm_sinks, hidden_->records()[l].norm[k]);
+        if (l == 0 || l > geometry_->layers().size()) continue;
+        const measure::LayerGeometry& g = geometry_->layers()[l - 1];
+        for (int h = 0; h < g.n_head_kv && !g.key_norm.empty(); ++h) {
+          add(layer.key_norm_sinks, g.key_norm[h * n + k] / g.n_head_kv);
+          add(layer.value_norm_sinks, g.value_norm[h * n + k] / g.n_head_kv);
+        }
+      }
+    }
+  }
+
+  void add_mass(const std::vector<bool>& is_sink) {
+    explain_run::SinkMass& mass = masses_.emplace_back();
+    for (size_t k = 0; k < is_sink.size(); ++k)
+      if (is_sink[k]) mass.positions.push_back(static_cast<int>(k));
+    if (mass.positions.empty()) mass.positions.push_back(0);
+    mass.on_sinks = explain_run::mass_on(mass.positions, *recorder_);
+    mass.on_first = explain_run::mass_on({0}, *recorder_);
+  }
+
   void mean_over_prompts(LayerCause& layer) const {
     for (const auto field : {&LayerCause::norm_first, &LayerCause::norm_median, &LayerCause::top_over_median, &LayerCause::spread, &LayerCause::key_norm_first,
                              &LayerCause::key_norm_median, &LayerCause::value_norm_first, &LayerCause::value_norm_median})
       layer.*field /= n_prompt_;
+    for (const auto field : {&LayerCause::norm_sinks, &LayerCause::key_norm_sinks, &LayerCause::value_norm_sinks})
+      if (layer.*field) *(layer.*field) /= static_cast<double>(n_sink_token_);
     if (layer.layer < 0 || layer.layer >= static_cast<int>(geometry_->layers().size())) return;
     const measure::LayerGeometry& g = geometry_->layers()[layer.layer];
     for (size_t h = 0; h < g.heads.size(); ++h) {
@@ -288,7 +234,7 @@ class Explainer : public profile_run::Companion {
       layer.heads.push_back({.head = static_cast<int>(h), .sinks = static_cast<double>(m.n_sink_prompt) / std::max(m.n_prompt, 1), .query_norm = m.query_norm,
                              .key_norm = m.sinks.norm, .other_key_norm = m.others.norm, .cos = m.sinks.cos, .other_cos = m.others.cos,
                              .cos_unrotated = m.sinks.cos_unrotated, .other_cos_unrotated = m.others.cos_unrotated, .logit = m.sinks.logit, .other_logit = m.others.logit,
-                             .gap_by_norm = m.gap_by_norm(g.scale), .gap_by_angle = m.gap_by_angle(g.scale), .null_mass = m.null_mass, .output_share = m.output_share});
+                             .gap_by_norm = m.gap_by_norm(g.scale), .gap_by_angle = m.gap_by_angle(g.scale), .null_mass = m.null_mass, .output_share = m.output_share()});
       std::vector<HeadSink>& where = layer.heads.back().where;
       for (auto at = sinks_.lower_bound({layer.layer, static_cast<int>(h), 0}); at != sinks_.end() && at->first < std::tuple(layer.layer, static_cast<int>(h) + 1, 0); ++at) {
         where.push_back(at->second);
@@ -308,16 +254,12 @@ class Explainer : public profile_run::Companion {
   }
 
   void list_outliers(const Model& model) {
-    for (auto& [place, trace] : traces_) {
-      trace.outlier.text = model.token_text(trace.outlier.token);
-      name_changes(trace);
-      result_.outliers.push_back(trace.outlier);
-    }
-    std::ranges::stable_sort(result_.outliers, [](const Outlier& a, const Outlier& b) { return std::abs(a.value) > std::abs(b.value); });
+    result_.outliers = outliers_.list();
     if (result_.outliers.size() > kMostListed) {
       result_.notes.push_back(fmt::format("{} numbers stand out, the {} largest are listed", result_.outliers.size(), kMostListed));
       result_.outliers.resize(kMostListed);
     }
+    for (Outlier& o : result_.outliers) o.text = model.token_text(o.token);
     for (LayerCause& layer : result_.layers)
       if (layer.largest.token >= 0) layer.largest.text = model.token_text(layer.largest.token);
   }
@@ -331,29 +273,8 @@ class Explainer : public profile_run::Companion {
       result_.notes.push_back(fmt::format("{} tokens come to point where the first one does, the first {} are listed", n_secondary_, kMostListed));
   }
 
-  // Experts that sinks are sent to more than other tokens are, and Super Experts.
-  void list_experts() {
-    std::vector<float> all;
-    for (const measure::ExpertRecord& layer : experts_.layers()) all.insert(all.end(), layer.largest_output.begin(), layer.largest_output.end());
-    if (all.empty()) return;
-    std::ranges::sort(all);
-    const double high = all[static_cast<size_t>(0.995 * static_cast<double>(all.size() - 1))], most = all.back();
-    for (size_t l = 0; l < uses_.size(); ++l) {
-      const bool forms = std::ranges::any_of(result_.outliers, [&](const Outlier& o) { return o.massive && o.rises_in == static_cast<int>(l); });
-      for (size_t e = 0; e < uses_[l].size(); ++e) {
-        const ExpertTally& t = uses_[l][e];
-        const double n_sink = std::max<double>(static_cast<double>(n_sink_token_), 1), n_other = std::max<double>(static_cast<double>(n_other_token_), 1);
-        const double largest = experts_.layers()[l].largest_output[e];
-        const ExpertUse use{.layer = static_cast<int>(l), .expert = static_cast<int>(e), .sink_share = t.sinks / n_sink, .other_share = t.others / n_other,
-                            .sink_weight = t.sink_weight / n_sink, .other_weight = t.other_weight / n_other, .largest_output = largest,
-                            .is_super = forms && largest >= high && largest > most / 10};
-        if (use.is_super || use.sink_share > use.other_share) result_.experts.push_back(use);
-      }
-    }
-  }
-
   void find_missing() {
-    const auto lacks = [&](const char* name, bool seen, const char* what) {
+    const auto lacks = [&](const char* name, bool seen, const std::string& what) {
       if (!seen) result_.missing.push_back(fmt::format("{}: {}", name, what));
     };
     const std::span<const HiddenRecord> records = hidden_->records();
@@ -364,7 +285,8 @@ class Explainer : public profile_run::Companion {
     for (int l = 1; any && l <= model_->n_layer; ++l)
       if (l >= static_cast<int>(records.size()) || records[l].norm.empty()) without.push_back(l - 1);
     if (!without.empty()) result_.missing.push_back(fmt::format("l_out of {} layers, from layer {} on: no hidden states there", without.size(), without[0]));
-    lacks("ffn_inp", !any || hidden_->names_attention(), "it is not told what attention and what the MLP adds");
+    for (const int layer : geometry_->skipped()) lacks("geometry", false, fmt::format("the heads of layer {} have masks of their own", layer));
+    lacks("ffn_inp, sa_out or attn_residual", !any || hidden_->names_attention(), "it is not told what attention and what the MLP adds");
     if (model_->n_expert > 0) lacks("ffn_moe_topk", !experts_.layers().empty(), "no experts");
     for (const auto& layer : experts_.layers())
       if (layer.n_used > 0 && std::ranges::all_of(layer.largest_output, [](float x) { return x == 0; })) {
@@ -385,11 +307,11 @@ class Explainer : public profile_run::Companion {
   measure::ExpertRecorder experts_;
   int n_prompt_ = 0;
   size_t n_secondary_ = 0;
-  int64_t n_sink_token_ = 0, n_other_token_ = 0;
-  std::map<std::pair<int, int>, Trace> traces_;      // by position and dimension
-  std::vector<std::vector<ExpertTally>> uses_;       // [layer][expert]
+  explain_run::Outliers outliers_;
+  explain_run::ExpertUses expert_uses_;
   std::map<std::tuple<int, int, int>, HeadSink> sinks_;  // by layer, head and position; share counts prompts
-  std::vector<float> alpha_first_;                   // [prompt, head of all layers] attention on the first key
+  std::vector<explain_run::SinkMass> masses_;        // [prompt]
+  int64_t n_sink_token_ = 0;
 };
 
 }  // namespace

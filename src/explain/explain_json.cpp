@@ -14,7 +14,7 @@ Json optional_number(const std::optional<double>& x) { return x ? number(*x) : J
 Json head_json(const HeadCause& h) {
   Json where = Json::array();
   for (const HeadSink& s : h.where) where.push_back({{"position", s.position}, {"token", s.token}, {"text", s.text}, {"special", s.special}, {"share", number(s.share)}});
-  return {{"head", h.head}, {"sinks", number(h.sinks)}, {"where", where}, {"query_norm", number(h.query_norm)}, {"key_norm", number(h.key_norm)}, {"other_key_norm", number(h.other_key_norm)},
+  return {{"head", h.head}, {"sinks", number(h.sinks)}, {"where", where}, {"entropy", number(h.entropy)}, {"query_norm", number(h.query_norm)}, {"key_norm", number(h.key_norm)}, {"other_key_norm", number(h.other_key_norm)},
           {"cos", number(h.cos)}, {"other_cos", number(h.other_cos)}, {"cos_unrotated", number(h.cos_unrotated)}, {"other_cos_unrotated", number(h.other_cos_unrotated)},
           {"logit", number(h.logit)}, {"other_logit", number(h.other_logit)}, {"gap", number(h.logit - h.other_logit)}, {"gap_by_norm", number(h.gap_by_norm)},
           {"gap_by_angle", number(h.gap_by_angle)}, {"null_mass", number(h.null_mass)}, {"output_share", number(h.output_share)}};
@@ -23,7 +23,7 @@ Json head_json(const HeadCause& h) {
 Json layer_json(const LayerCause& l) {
   Json json = {{"layer", l.layer}};
   if (l.hidden) {
-    json["hidden"] = {{"norm_first", number(l.norm_first)}, {"norm_median", number(l.norm_median)}, {"top_over_median", number(l.top_over_median)},
+    json["hidden"] = {{"norm_first", number(l.norm_first)}, {"norm_median", number(l.norm_median)}, {"norm_sinks", optional_number(l.norm_sinks)}, {"top_over_median", number(l.top_over_median)},
                       {"spread", number(l.spread)}, {"moved", optional_number(l.moved)}, {"moved_without_first", optional_number(l.moved_without_first)}};
     json["hidden"]["largest"] = {{"value", number(l.largest.value)}, {"dim", l.largest.dim}, {"prompt", l.largest.prompt}, {"position", l.largest.position},
                                  {"token", l.largest.token}, {"text", l.largest.text}, {"over_median", number(l.largest.over_median)}};
@@ -33,6 +33,8 @@ Json layer_json(const LayerCause& l) {
   json["key_norm_median"] = number(l.key_norm_median);
   json["value_norm_first"] = number(l.value_norm_first);
   json["value_norm_median"] = number(l.value_norm_median);
+  json["key_norm_sinks"] = optional_number(l.key_norm_sinks);
+  json["value_norm_sinks"] = optional_number(l.value_norm_sinks);
   json["heads"] = Json::array();
   for (const HeadCause& h : l.heads) json["heads"].push_back(head_json(h));
   return json;
@@ -47,7 +49,7 @@ Json explain_run::explanation_json(const Explanation& e) {
   for (const LayerCause& l : e.layers) json["layers"].push_back(layer_json(l));
   json["outliers"] = Json::array();
   for (const Outlier& o : e.outliers)
-    json["outliers"].push_back({{"dim", o.dim}, {"position", o.position}, {"token", o.token}, {"text", o.text}, {"n_prompt", o.n_prompt}, {"massive", o.massive},
+    json["outliers"].push_back({{"dim", o.dim}, {"position", o.position}, {"token", o.token}, {"text", o.text}, {"n_prompt", o.n_prompt}, {"n_place", o.n_place}, {"massive", o.massive},
                                 {"sink_dimension", o.sink_dimension}, {"value", number(o.value)}, {"over_median", number(o.over_median)}, {"layer", o.layer},
                                 {"first_layer", o.first_layer}, {"last_layer", o.last_layer}, {"rises_in", o.rises_in}, {"rises_by", o.rises_by},
                                 {"falls_in", o.falls_in}, {"falls_by", o.falls_by}});

@@ -1,7 +1,6 @@
 #include "measure/geometry.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 
 #include "attention/team.h"
@@ -9,79 +8,39 @@
 namespace sinkscope::measure {
 namespace {
 
-double dot(const float* a, const float* b, int n) {
+template <typename A, typename B>
+double dot(const A* a, const B* b, int n) {
   double sum = 0;
   for (int i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * b[i];
   return sum;
 }
 
-double dot(const float* a, const double* b, int n) {
-  double sum = 0;
-  for (int i = 0; i < n; ++i) sum += a[i] * b[i];
-  return sum;
-}
+double norm_of(const float* row, int n) { return std::sqrt(dot(row, row, n)); }
 
-float f16_value(uint16_t h) {
-  const uint32_t sign = (h & 0x8000u) << 16, exponent = h >> 10 & 31, fraction = h & 1023u;
-  if (exponent == 0) return std::ldexp(static_cast<float>(fraction), -24) * (sign ? -1.0f : 1.0f);
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7F800000u | fraction << 13);
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | fraction << 13);
-}
+double inverse(double x) { return x > 0 ? 1 / x : 0; }
 
-// Sums over the keys before each one, so that the mean over any run of keys costs one difference: [n + 1, d].
+// Sums of rows before each one, so that the sum over any run of them costs one difference: [n + 1, d].
 class Prefix {
  public:
   Prefix(int n, int d) : d_(d), sums_(static_cast<size_t>(n + 1) * d) {}
-  void add(int key, const float* row, double factor) {
-    const double* from = sums_.data() + static_cast<size_t>(key) * d_;
-    double* to = sums_.data() + static_cast<size_t>(key + 1) * d_;
-    for (int i = 0; i < d_; ++i) to[i] = from[i] + factor * row[i];
+  void put(int row, const float* values, double factor) {
+    const double* from = sums_.data() + static_cast<size_t>(row) * d_;
+    double* to = sums_.data() + static_cast<size_t>(row + 1) * d_;
+    for (int i = 0; i < d_; ++i) to[i] = from[i] + factor * values[i];
   }
-  double dot_with(const float* row, int begin, int end) const { return dot(row, at(end), d_) - dot(row, at(begin), d_); }
+  double dot_with(const float* values, int begin, int end) const { return dot(values, at(end), d_) - dot(values, at(begin), d_); }
 
  private:
-  const double* at(int key) const { return sums_.data() + static_cast<size_t>(key) * d_; }
+  const double* at(int row) const { return sums_.data() + static_cast<size_t>(row) * d_; }
   int d_;
   std::vector<double> sums_;
 };
 
 }  // namespace
 
-// The keys and values of one KV head.
-struct Geometry::Keys {
-  Keys(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int head_kv, int n)
-      : d(call.d_key), d_value(call.d_value), k(static_cast<size_t>(n) * d), unrotated(k.size()), v(static_cast<size_t>(n) * d_value), norm(n), norm_before(n + 1),
-        units(n, d), unrotated_units(n, d), all(n, d) {
-    const auto of_head = [&](attention::Rows rows) {
-      rows.data = rows.row(0, head_kv, 0);
-      return rows;
-    };
-    kernels.decode_rows(of_head(call.k), 0, 1, 0, n, d, d, k.data());
-    kernels.decode_rows(of_head(call.v), 0, 1, 0, n, d_value, d_value, v.data());
-    unrotated = k;
-    for (int i = 0; i < n; ++i) {
-      if (turns.count() > i) turns.apply(i, /*back=*/true, unrotated.data() + static_cast<size_t>(i) * d);
-      norm[i] = std::sqrt(dot(key(i), key(i), d));
-      norm_before[i + 1] = norm_before[i] + norm[i];
-      const double inverse = norm[i] > 0 ? 1 / norm[i] : 0;
-      all.add(i, key(i), 1);
-      units.add(i, key(i), inverse);
-      unrotated_units.add(i, unrotated.data() + static_cast<size_t>(i) * d, inverse);
-    }
-  }
-  const float* key(int i) const { return k.data() + static_cast<size_t>(i) * d; }
-  const float* unrotated_key(int i) const { return unrotated.data() + static_cast<size_t>(i) * d; }
-  const float* value(int i) const { return v.data() + static_cast<size_t>(i) * d_value; }
-
-  int d, d_value;
-  std::vector<float> k, unrotated, v;
-  std::vector<double> norm, norm_before;  // [n], and sums of it [n + 1]
-  Prefix units, unrotated_units, all;
-};
-
 void Geometry::start(int n_token) {
   n_token_ = n_token;
-  for (LayerGeometry& layer : layers_) layer.key_norm.clear(), layer.value_norm.clear();
+  for (LayerGeometry& layer : layers_) layer.key_norm.clear();
 }
 
 void Geometry::begin(const AttentionShape& shape) {
@@ -96,18 +55,29 @@ void Geometry::see(const Tile& tile) {
 }
 
 void Geometry::after(const attention::Call& call, const backend::Rope& rope, const attention::Kernels& kernels) {
-  if (call.n_stream != 1) return;  // groups of heads with masks of their own
+  if (call.n_stream != 1) return void(skipped_.insert(call.layer));
   if (call.layer >= static_cast<int>(layers_.size())) layers_.resize(call.layer + 1);
   LayerGeometry& layer = layers_[call.layer];
-  layer.scale = call.scale;
-  layer.rotated = !rope.first.empty();
-  layer.n_head_kv = call.n_head_kv;
-  layer.heads.resize(call.n_head);
-  const bool is_first = layer.key_norm.empty();
-  for (std::vector<float>* norms : {&layer.key_norm, &layer.value_norm}) norms->resize(static_cast<size_t>(call.n_head_kv) * n_token_);
+  if (layer.key_norm.empty()) {
+    layer.scale = call.scale;
+    layer.rotated = !rope.first.empty();
+    layer.n_head_kv = call.n_head_kv;
+    layer.heads.resize(call.n_head);
+    layer.n_row.assign(n_token_, 0);
+    for (std::vector<float>* of_keys : {&layer.key_norm, &layer.value_norm}) of_keys->assign(static_cast<size_t>(call.n_head_kv) * n_token_, 0);
+    for (std::vector<float>* sums : {&layer.logit, &layer.cos, &layer.cos_unrotated}) sums->assign(static_cast<size_t>(call.n_head) * n_token_, 0);
+  }
+  // A key is seen by a run of queries: with any window, both ways or one.
+  const int n_query = std::min(call.n_query, n_token_ - call.first_key);
   int n = 0;
-  for (const RowView& row : rows_) n = std::max(n, row.end);
-  n = std::min(n, n_token_);
+  for (const RowView& row : rows_) n = std::max(n, std::min(row.end, n_token_));
+  std::vector<Run> runs(n);
+  for (int i = 0; i < n_query; ++i)
+    for (int k = rows_[i].begin; k < std::min(rows_[i].end, n); ++k) {
+      if (runs[k].end == 0) runs[k].begin = i;
+      runs[k].end = i + 1;
+    }
+  for (int k = 0; k < n; ++k) layer.n_row[k] += static_cast<float>(runs[k].end - runs[k].begin);
 
   std::vector<float> cos, sin;
   for (int position = 0; layer.rotated && position < std::max(n, call.first_key + call.n_query); ++position)
@@ -116,93 +86,100 @@ void Geometry::after(const attention::Call& call, const backend::Rope& rope, con
       sin.push_back(static_cast<float>(std::sin(angle * position)));
     }
   const attention::Turns turns{rope.first, rope.second, cos, sin};
-  const int group = call.n_head / call.n_head_kv;
-  attention::run_tasks(call.n_head_kv, n_thread_, [&](int head_kv, int) {
-    const Keys keys(call, turns, kernels, head_kv, n);
-    for (int k = 0; k < n; ++k) {
-      layer.key_norm[static_cast<size_t>(head_kv) * n_token_ + k] = static_cast<float>(keys.norm[k]);
-      layer.value_norm[static_cast<size_t>(head_kv) * n_token_ + k] = static_cast<float>(std::sqrt(dot(keys.value(k), keys.value(k), keys.d_value)));
-    }
-    for (int head = head_kv * group; head < (head_kv + 1) * group; ++head) {
-      layer.heads[head].n_prompt += is_first;
-      look(call, keys, turns, head, layer.heads[head]);
-    }
-  });
+  attention::run_tasks(call.n_head_kv, n_thread_, [&](int head_kv, int) { look(call, turns, kernels, head_kv, runs, layer); });
 }
 
-void Geometry::look(const attention::Call& call, const Keys& keys, const attention::Turns& turns, int head, HeadGeometry& to) const {
-  const int n = static_cast<int>(keys.norm.size()), d = keys.d;
-  // In the prompt so far.
-  std::vector<int> sinks = recorder_.layers()[call.layer].sinks(head, n_token_, epsilon_, min_rows_);
-  const bool ends_prompt = call.first_key + call.n_query >= n_token_;
-  to.n_sink_prompt += ends_prompt && !sinks.empty();
-  if (sinks.empty()) sinks.push_back(0);
-  const float slope = attention::alibi_slope(call, head);
-  std::vector<float> unrotated(d), part(keys.d_value);
-  for (int i = 0; i < call.n_query && call.first_key + i < n_token_; ++i) {
-    const double log_sum = log_sum_[static_cast<size_t>(head) * call.n_query + i];
-    to.null_mass += 1 / (1 + std::exp(log_sum));
-    ++to.n_query;
-    const int begin = rows_[i].begin, end = std::min(rows_[i].end, n);
-    const float* q = call.query(0, head, i);
-    const double q_norm = std::sqrt(dot(q, q, d));
-    std::copy_n(q, d, unrotated.data());
-    if (turns.count() > call.first_key + i) turns.apply(call.first_key + i, /*back=*/true, unrotated.data());
+void Geometry::look(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int head_kv, std::span<const Run> runs, LayerGeometry& layer) const {
+  const int n = static_cast<int>(runs.size()), d = call.d_key, d_value = call.d_value, n_query = std::min(call.n_query, n_token_ - call.first_key);
+  const auto decoded = [&](attention::Rows rows, int size) {
+    std::vector<float> values(static_cast<size_t>(n) * size);
+    rows.data = rows.row(0, head_kv, 0);
+    kernels.decode_rows(rows, 0, 1, 0, n, size, size, values.data());
+    return values;
+  };
+  const std::vector<float> keys = decoded(call.k, d), values = decoded(call.v, d_value);
+  const auto turned_back = [&](const float* row, int position, std::vector<float>& to) {
+    to.assign(row, row + d);
+    if (turns.count() > position) turns.apply(position, /*back=*/true, to.data());
+  };
+  float* key_norm = layer.key_norm.data() + static_cast<size_t>(head_kv) * n_token_;
+  float* value_norm = layer.value_norm.data() + static_cast<size_t>(head_kv) * n_token_;
+  for (int k = 0; k < n; ++k) {
+    key_norm[k] = static_cast<float>(norm_of(keys.data() + static_cast<size_t>(k) * d, d));
+    value_norm[k] = static_cast<float>(norm_of(values.data() + static_cast<size_t>(k) * d_value, d_value));
+  }
 
-    // Sums over the keys that the query sees: sinks alone, then all of them; the others are the difference.
-    HeadGeometry::Keys s, o;
-    int n_sink = 0;
-    std::fill(part.begin(), part.end(), 0.0f);
-    for (const int k : sinks) {
-      if (k < begin || k >= end) continue;
-      ++n_sink;
-      const double product = dot(q, keys.key(k), d), lengths = q_norm * keys.norm[k];
-      s.norm += keys.norm[k];
-      s.logit += product;
-      s.cos += lengths > 0 ? product / lengths : 0;
-      s.cos_unrotated += lengths > 0 ? dot(unrotated.data(), keys.unrotated_key(k), d) / lengths : 0;
-      double logit = call.scale * product;
-      if (call.soft_cap != 0) logit = call.soft_cap * std::tanh(logit / call.soft_cap);
-      if (call.mask.data) logit += slope * f16_value(call.mask.row(0, head, i)[k]);
-      const double weight = std::exp(logit - log_sum);
-      for (int c = 0; c < keys.d_value; ++c) part[c] += static_cast<float>(weight * keys.value(k)[c]);
+  // Sums of the queries, of their directions, and of these before RoPE.
+  struct Queries {
+    Queries(int n, int d) : whole(n, d), units(n, d), unrotated(n, d) {}
+    Prefix whole, units, unrotated;
+  };
+  const int group = call.n_head / call.n_head_kv;
+  std::vector<Queries> queries(group, Queries(n_query, d));
+  std::vector<float> before;
+  for (int g = 0; g < group; ++g) {
+    const int head = head_kv * group + g;
+    HeadGeometry& to = layer.heads[head];
+    to.n_query += n_query;
+    for (int i = 0; i < n_query; ++i) {
+      const float* q = call.query(0, head, i);
+      const double length = norm_of(q, d);
+      turned_back(q, call.first_key + i, before);
+      queries[g].whole.put(i, q, 1);
+      queries[g].units.put(i, q, inverse(length));
+      queries[g].unrotated.put(i, before.data(), inverse(length));
+      to.query_norm += length;
+      to.null_mass += 1 / (1 + std::exp(static_cast<double>(log_sum_[static_cast<size_t>(head) * call.n_query + i])));
     }
-    const int n_other = end - begin - n_sink;
-    if (n_sink == 0 || n_other <= 0 || !(q_norm > 0)) continue;
-    o.norm = (keys.norm_before[end] - keys.norm_before[begin] - s.norm) / n_other;
-    o.logit = (keys.all.dot_with(q, begin, end) - s.logit) / n_other;
-    o.cos = (keys.units.dot_with(q, begin, end) / q_norm - s.cos) / n_other;
-    o.cos_unrotated = (keys.unrotated_units.dot_with(unrotated.data(), begin, end) / q_norm - s.cos_unrotated) / n_other;
-    const auto add = [&](HeadGeometry::Keys& sum, const HeadGeometry::Keys& x, double factor) {
-      sum.norm += x.norm * factor;
-      sum.cos += x.cos * factor;
-      sum.cos_unrotated += x.cos_unrotated * factor;
-      sum.logit += x.logit * factor * call.scale;
-    };
-    add(to.sinks, s, 1.0 / n_sink);
-    add(to.others, o, 1);
-    to.query_norm += q_norm;
-    double of_sinks = 0, of_others = 0;
-    const float* out = call.output(0, i, head);
-    for (int c = 0; c < keys.d_value; ++c) {
-      const double rest = static_cast<double>(out[c]) - part[c];
-      of_sinks += static_cast<double>(part[c]) * part[c];
-      of_others += rest * rest;
+  }
+  for (int k = 0; k < n; ++k) {
+    if (runs[k].end == 0) continue;
+    const float* key = keys.data() + static_cast<size_t>(k) * d;
+    const double one_over = inverse(key_norm[k]);
+    turned_back(key, k, before);
+    for (int g = 0; g < group; ++g) {
+      const size_t at = static_cast<size_t>(head_kv * group + g) * n_token_ + k;
+      layer.logit[at] += static_cast<float>(call.scale * queries[g].whole.dot_with(key, runs[k].begin, runs[k].end));
+      layer.cos[at] += static_cast<float>(one_over * queries[g].units.dot_with(key, runs[k].begin, runs[k].end));
+      layer.cos_unrotated[at] += static_cast<float>(one_over * queries[g].unrotated.dot_with(before.data(), runs[k].begin, runs[k].end));
     }
-    of_sinks = std::sqrt(of_sinks), of_others = std::sqrt(of_others);
-    to.output_share += of_sinks + of_others > 0 ? of_sinks / (of_sinks + of_others) : 0;
-    ++to.n_row;
+  }
+}
+
+void Geometry::finish(const Recorder& recorder, float epsilon, int min_rows) {
+  for (size_t l = 0; l < layers_.size() && l < recorder.layers().size(); ++l) {
+    LayerGeometry& layer = layers_[l];
+    if (layer.key_norm.empty()) continue;
+    const int n_head = static_cast<int>(layer.heads.size());
+    for (int h = 0; h < n_head; ++h) {
+      HeadGeometry& to = layer.heads[h];
+      std::vector<int> sinks = recorder.layers()[l].sinks(h, n_token_, epsilon, min_rows);
+      ++to.n_prompt;
+      to.n_sink_prompt += !sinks.empty();
+      if (sinks.empty()) sinks.push_back(0);
+      const float* column_sum = recorder.layers()[l].column_sum.data() + static_cast<size_t>(h) * n_token_;
+      const size_t of_head = static_cast<size_t>(h) * n_token_, of_head_kv = static_cast<size_t>(h / (n_head / layer.n_head_kv)) * n_token_;
+      for (int k = 0; k < n_token_; ++k) {
+        const bool is_sink = std::ranges::binary_search(sinks, k);
+        HeadGeometry::Keys& keys = is_sink ? to.sinks : to.others;
+        keys.n_pair += layer.n_row[k];
+        keys.norm += layer.n_row[k] * layer.key_norm[of_head_kv + k];
+        keys.logit += layer.logit[of_head + k];
+        keys.cos += layer.cos[of_head + k];
+        keys.cos_unrotated += layer.cos_unrotated[of_head + k];
+        const double share = column_sum[k] * layer.value_norm[of_head_kv + k];
+        to.output += share;
+        if (is_sink) to.sink_output += share;
+      }
+    }
   }
 }
 
 HeadGeometry HeadGeometry::mean() const {
   HeadGeometry m = *this;
-  const double rows = std::max<double>(static_cast<double>(n_row), 1);
   for (Keys* keys : {&m.sinks, &m.others})
-    for (double* x : {&keys->norm, &keys->cos, &keys->cos_unrotated, &keys->logit}) *x /= rows;
-  m.query_norm /= rows;
-  m.output_share /= rows;
-  m.null_mass /= std::max<double>(static_cast<double>(n_query), 1);
+    for (double* x : {&keys->norm, &keys->cos, &keys->cos_unrotated, &keys->logit}) *x *= inverse(keys->n_pair);
+  for (double* x : {&m.query_norm, &m.null_mass}) *x *= inverse(static_cast<double>(n_query));
   return m;
 }
 

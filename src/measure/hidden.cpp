@@ -9,8 +9,15 @@
 namespace sinkscope::measure {
 namespace {
 
-// Numbers whose steps are worth a look: so many times the median of their token.
-constexpr float kStandsOut = 50;
+// Numbers whose steps are worth a look: so large, or so many times the root mean square of their token.
+constexpr float kLarge = 100, kOverRms = 20;
+
+// What enters layer 0 is called so in llama.cpp's graphs: the last of them that comes is it.
+constexpr std::string_view kEntering[] = {"embd", "inp_embd", "inp_scaled", "inp_norm", "inpL"};
+// And the residual stream between attention and MLP.
+constexpr std::string_view kMiddle[] = {"ffn_inp", "sa_out", "attn_residual"};
+
+bool is_one_of(std::string_view name, std::span<const std::string_view> names) { return std::ranges::find(names, name) != names.end(); }
 
 double norm_of(std::span<const float> row) {
   double sum = 0;
@@ -45,16 +52,13 @@ void HiddenRecorder::start(int n_token) {
   middle_.clear();
 }
 
-// What enters layer 0 is called so in llama.cpp's graphs: the last of them that comes is it.
-constexpr std::string_view kEntering[] = {"embd", "inp_embd", "inp_scaled", "inp_norm", "inpL"};
-
 bool HiddenRecorder::wants(std::string_view name, int layer) {
-  return (layer >= 0 && (name == "l_out" || name == "ffn_inp")) || std::ranges::find(kEntering, name) != std::end(kEntering);
+  return (layer >= 0 && (name == "l_out" || is_one_of(name, kMiddle))) || is_one_of(name, kEntering);
 }
 
 void HiddenRecorder::see(const TensorView& tensor) {
   if (tensor.integers || tensor.n[2] != 1) return;
-  if (tensor.name == "ffn_inp") {
+  if (is_one_of(tensor.name, kMiddle)) {
     names_attention_ = true;
     return copy_rows(tensor, middle_);
   }
@@ -112,32 +116,37 @@ void HiddenRecorder::read_row(const float* row, int position, HiddenRecord& reco
   for (int d = 0; d < n_embd_; ++d) magnitude[d] = std::abs(row[d]);
   std::array<Peak, kPeaks>& peaks = record.peaks[position];
   peaks = {};
-  for (int d = 0; d < n_embd_; ++d)
-    for (int p = 0; p < kPeaks; ++p)
-      if (peaks[p].dim < 0 || magnitude[d] > std::abs(peaks[p].value)) {
-        std::move_backward(peaks.begin() + p, peaks.end() - 1, peaks.end());
-        peaks[p] = {row[d], d};
-        break;
-      }
+  for (int d = 0; d < n_embd_; ++d) {
+    if (peaks.back().dim >= 0 && magnitude[d] <= std::abs(peaks.back().value)) continue;
+    int p = kPeaks - 1;
+    for (; p > 0 && (peaks[p - 1].dim < 0 || magnitude[d] > std::abs(peaks[p - 1].value)); --p) peaks[p] = peaks[p - 1];
+    peaks[p] = {row[d], d};
+  }
   record.norm[position] = static_cast<float>(norm_of({row, static_cast<size_t>(n_embd_)}));
   std::nth_element(magnitude.begin(), magnitude.begin() + n_embd_ / 2, magnitude.end());
   record.median[position] = magnitude[n_embd_ / 2];
 }
 
-// Of numbers that stand out before or behind a layer.
 void HiddenRecorder::find_steps(const TensorView& t, int layer) {
   const size_t n = static_cast<size_t>(t.n[0] * t.n[1]);
   if (before_.size() != n) return;  // other tokens than before: outputs alone
-  const HiddenRecord& record = records_[layer + 1];
+  const HiddenRecord& behind = records_[layer + 1];
   const int first = n_seen_[layer + 1] - static_cast<int>(t.n[1]), n_embd = static_cast<int>(t.n[0]);
+  std::vector<int> dims;
   for (int64_t i = 0; i < t.n[1] && first + i >= 0; ++i) {
+    const auto position = static_cast<size_t>(first + i);
     const float* after = t.row(i);
     const float* before = before_.data() + i * n_embd;
-    const float low = kStandsOut * record.median[first + i];
-    for (int d = 0; d < n_embd; ++d)
-      if (std::abs(after[d]) > low || std::abs(before[d]) > low)
-        steps_.push_back({layer, static_cast<int>(first + i), d, before[d],
-                          middle_.size() == n ? middle_[i * n_embd + d] : std::numeric_limits<float>::quiet_NaN(), after[d]});
+    dims.clear();
+    const auto add = [&](const HiddenRecord& record) {
+      const float low = std::min(kLarge, kOverRms * record.norm[position] / std::sqrt(static_cast<float>(n_embd)));
+      for (const Peak& peak : record.peaks[position])
+        if (peak.dim >= 0 && std::abs(peak.value) >= low && std::ranges::find(dims, peak.dim) == dims.end()) dims.push_back(peak.dim);
+    };
+    add(behind);
+    if (position < records_[layer].norm.size()) add(records_[layer]);
+    for (const int d : dims)
+      steps_.push_back({layer, static_cast<int>(position), d, before[d], middle_.size() == n ? middle_[i * n_embd + d] : std::numeric_limits<float>::quiet_NaN(), after[d]});
   }
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <array>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -17,7 +16,7 @@ struct Peak {
   float value = 0;
   int dim = -1;
 };
-inline constexpr int kPeaks = 3;  // largest magnitudes of a token that are kept
+inline constexpr int kPeaks = 16;  // largest magnitudes of a token that are kept: tokens with seven massive activations are known
 
 // Behind a layer; the first one is before all layers.
 struct HiddenRecord {
@@ -34,13 +33,13 @@ struct HiddenRecord {
   double sum_squares = 0;
 };
 
-// A number that stands out, on its way through one layer.
+// One of a token's largest numbers before or behind a layer, on its way through it.
 struct Step {
   int layer = 0, position = 0, dim = 0;
   float before = 0, after_attention = 0, after = 0;  // after_attention is NaN where the graph does not name it
 };
 
-// Reads the tensors l_out, and ffn_inp for the steps. Start it before each prompt.
+// Reads the tensors l_out, and for the steps what lies between attention and MLP (ffn_inp and its other names). Start it before each prompt.
 class HiddenRecorder : public TensorHook {
  public:
   explicit HiddenRecorder(int n_thread) : n_thread_(n_thread) {}
