@@ -4,6 +4,7 @@
 #include <fstream>
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include "planted.h"
 #include "sinkscope/ablate.h"
@@ -130,23 +131,32 @@ TEST_F(Planted, TheMassiveActivationIsFoundWhereItIs) {
   EXPECT_TRUE(e.missing.empty()) << e.missing[0];
 }
 
-TEST_F(Planted, TheExpertOfSinksIsFound) {
+TEST_F(Planted, TheExpertsOfSinksAreFoundInEveryLayer) {
   const Explanation e = explain_model("moe.gguf");
-  const auto is_super = std::ranges::count_if(e.experts, &ExpertUse::is_super);
-  ASSERT_EQ(is_super, 1);
-  const ExpertUse& x = *std::ranges::find_if(e.experts, &ExpertUse::is_super);
-  EXPECT_EQ(x.layer, kExpertLayer);
-  EXPECT_EQ(x.expert, kExpert);
-  EXPECT_EQ(x.sink_share, 1);
-  EXPECT_EQ(x.other_share, 0);
+  std::vector<ExpertUse> supers;
+  std::ranges::copy_if(e.experts, std::back_inserter(supers), &ExpertUse::is_super);
+  ASSERT_EQ(supers.size(), 2u);
+  for (int l = 0; l < kExpertLayers; ++l) {
+    const ExpertUse& x = supers[l];
+    EXPECT_EQ(x.layer, l);
+    EXPECT_EQ(x.expert, kExpert);
+    EXPECT_EQ(x.sink_share, 1);
+    EXPECT_EQ(x.other_share, 0);
+    EXPECT_GT(x.sink_weight, 0.99);
+    EXPECT_LT(x.other_weight, 0.1);
+  }
   ASSERT_TRUE(e.d_sink);
   for (const HeadCause& h : e.layers[3].heads) EXPECT_EQ(positions(h), std::vector({0}));
-  // Without the expert the heads of layer 2 see nothing to sink on; those of the other layers do not change.
+  // Without the experts the heads of layer 2 see nothing to sink on; those of the other layers do not change.
   EXPECT_NEAR(*e.d_sink, 1.0 / 3, 0.04);
 }
 
 TEST_F(Planted, EditsThatChangeNothingChangeNothing) {
-  const Ablations a = ablate_model("gpt2.gguf", {"scale:positions=0,gamma=1", "act:beta=1", "clamp:dims=5,limit=1e30", "copies:count=1", "move:to=0"}, 0);
+  std::ofstream(folder() / "no-sink.json") << nlohmann::json(std::vector(kLayers, std::vector(4, -1e30)));
+  const std::string file = (folder() / "no-sink.json").string();
+  const Ablations a = ablate_model("gpt2.gguf", {"scale:positions=0,gamma=1", "scale:positions=3-9,gamma=1,layers=0,heads=0.2", "act:beta=1", "clamp:dims=5,limit=1e30",
+                                                 "clamp:dims=0-63,limit=1e30,of=mlp", "sink-logits:file=" + file, "first:token=" + std::to_string(kBos), "copies:count=1", "move:to=0",
+                                                 "act:beta=1+clamp:dims=5,limit=1e30+copies:count=1"}, 0);
   for (const Ablation& e : a.edits) {
     EXPECT_EQ(e.change.loss_change, 0) << e.edit;
     EXPECT_EQ(e.change.kl, 0) << e.edit;
@@ -155,8 +165,49 @@ TEST_F(Planted, EditsThatChangeNothingChangeNothing) {
   }
 }
 
+TEST_F(Planted, EditsCompose) {
+  const Ablations a = ablate_model("moe.gguf", {"mask:positions=0+off-by-one", "off-by-one:layers=2", "copies:count=3+copies:count=2", "act:beta=0.2,layers=0+act:beta=0.9,layers=2",
+                                                "silence:heads=0.0", "silence:heads=2.1", "silence:heads=0.0/2.1", "silence:heads=0.0+silence:heads=2.1"}, 1);
+  EXPECT_EQ(a.edits[0].control_of, "positions");  // the normalisation stays
+  EXPECT_EQ(a.edits[1].control_of, "layers");
+  EXPECT_EQ(a.edits[6].change.loss, a.edits[7].change.loss);
+  EXPECT_NE(a.edits[4].change.loss, a.edits[7].change.loss);
+  EXPECT_NE(a.edits[5].change.loss, a.edits[7].change.loss);
+  for (const char* spec : {"act:beta=0.2+act:beta=0.9", "off-by-one+sink-logits:file=x.json"}) {
+    SCOPED_TRACE(spec);
+    EXPECT_THROW(ablate_model("gpt2.gguf", {spec}), UsageError);
+  }
+}
+
+TEST_F(Planted, WhatAnMlpAddsIsFoundUnderAnyName) {
+  // Without the massive activation of position 0 the heads of layer 2 see nothing; the experts' layers name no ffn_out.
+  const Ablations a = ablate_model("moe.gguf", {"zero:dims=5,positions=0,layers=0/1,of=mlp"});
+  EXPECT_NEAR(a.edits[0].change.sink_rate, 100.0 / 3, 1e-3);
+  ASSERT_TRUE(a.edits[0].control);
+  EXPECT_NEAR(a.edits[0].control->sink_rate, a.sink_rate, 1e-3);
+}
+
+TEST_F(Planted, BatchesDoNotMatter) {
+  const auto explained = [&](int batch) {
+    ExplainOptions o;
+    set(o, "gpt2.gguf");
+    o.batch = batch;
+    return explain(o);
+  };
+  const Explanation whole = explained(512), parts = explained(5);
+  for (size_t l = 1; l < whole.layers.size(); ++l)
+    for (size_t h = 0; h < whole.layers[l].heads.size(); ++h) {
+      const HeadCause &a = whole.layers[l].heads[h], &b = parts.layers[l].heads[h];
+      for (const auto field : {&HeadCause::query_norm, &HeadCause::key_norm, &HeadCause::other_key_norm, &HeadCause::cos, &HeadCause::other_cos, &HeadCause::logit,
+                               &HeadCause::other_logit, &HeadCause::null_mass, &HeadCause::output_share, &HeadCause::entropy})
+        EXPECT_NEAR(a.*field, b.*field, 1e-4 * std::abs(a.*field) + 1e-6) << l << "." << h;
+    }
+  ASSERT_EQ(whole.outliers.size(), parts.outliers.size());
+  EXPECT_EQ(whole.outliers[0].rises_in, parts.outliers[0].rises_in);
+}
+
 TEST_F(Planted, EditsProveTheCause) {
-  const Ablations a = ablate_model("moe.gguf", {"silence-experts:experts=1.2", "zero:dims=5,positions=0,layers=1", "mask:positions=0", "scale:positions=0,gamma=0"});
+  const Ablations a = ablate_model("moe.gguf", {"silence-experts:experts=0.2/1.2", "zero:dims=5,positions=0,layers=1", "mask:positions=0", "scale:positions=0,gamma=0"});
   ASSERT_EQ(a.edits.size(), 4u);
   EXPECT_NEAR(a.sink_rate, 100.0 * 2 / 3, 1e-3);  // layers 0 and 2
   for (int i : {0, 1}) {

@@ -150,14 +150,15 @@ void write_moe(const std::string& path) {
     // BOS goes to its expert; words to the others, by what they are.
     file.tensor(block(l, "ffn_gate_inp.weight"), kEmbd, kExperts, [&](int d, int expert) {
       if (d == kIsWord) return expert == kExpert ? -8.0f : 0.0f;
-      if (d == kIsFirst) return expert == kExpert ? 2.0f : -2.0f;
+      if (d == kIsFirst || d == kMassiveDim) return expert == kExpert ? 2.0f : -2.0f;
       return expert != kExpert && d == kWords + expert ? 1.0f : 0.0f;
     });
-    const auto acts = [&](int row) { return l == kExpertLayer && row == kExpert * kFf; };  // unit 0 of the expert
-    file.tensor(block(l, "ffn_gate_exps.weight"), kEmbd, kFf * kExperts, [&](int d, int row) { return acts(row) && d == kIsFirst ? 1.0f : 0.0f; }, kExperts);
-    file.tensor(block(l, "ffn_up_exps.weight"), kEmbd, kFf * kExperts, [&](int d, int row) { return acts(row) && d == kIsFirst ? 1.0f : 0.0f; }, kExperts);
+    const auto acts = [&](int row) { return l < kExpertLayers && row == kExpert * kFf; };  // unit 0 of the expert
+    const int sees = l == 0 ? kIsFirst : kMassiveDim;
+    file.tensor(block(l, "ffn_gate_exps.weight"), kEmbd, kFf * kExperts, [&](int d, int row) { return acts(row) && d == sees ? 1.0f : 0.0f; }, kExperts);
+    file.tensor(block(l, "ffn_up_exps.weight"), kEmbd, kFf * kExperts, [&](int d, int row) { return acts(row) && d == sees ? 1.0f : 0.0f; }, kExperts);
     file.tensor(block(l, "ffn_down_exps.weight"), kFf, kEmbd * kExperts, [&](int unit, int row) {
-      return l == kExpertLayer && unit == 0 && row == kExpert * kEmbd + kMassiveDim ? kMassiveValue / 50 : unit > 0 && row % kEmbd >= kWords ? 0.01f : 0.0f;
+      return l < kExpertLayers && unit == 0 && row == kExpert * kEmbd + kMassiveDim ? kMassiveValue / 50 : unit > 0 && row % kEmbd >= kWords ? 0.01f : 0.0f;
     }, kExperts);
   }
   file.write(path);

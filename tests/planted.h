@@ -16,9 +16,9 @@ constexpr int kMassiveDim = 5, kRisesIn = 1, kFallsIn = 3, kLayers = 5;
 constexpr float kMassiveValue = 600;
 void write_gpt2(const std::string& path);
 
-// Llama with experts: layer 0 sinks on BOS; in layer 1 the router sends BOS to one expert, which makes a massive activation, and
-// the heads of layer 2 sink on what that activation is: without the expert they do not.
-constexpr int kExpert = 2, kExpertLayer = 1, kExperts = 8;
+// Llama with experts: layer 0 sinks on BOS; in layers 0 and 1 the router sends BOS to one expert, each of which adds to a massive
+// activation, and the heads of layer 2 sink on what that activation is: without the two experts they do not.
+constexpr int kExpert = 2, kExpertLayers = 2, kExperts = 8;
 void write_moe(const std::string& path);
 
 // BERT with words: layer 0, the only one, sinks on [CLS] with head 0, on [SEP] with head 1, on every comma with head 2, on nothing with 3.

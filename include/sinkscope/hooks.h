@@ -16,6 +16,7 @@ struct TensorView {
   size_t stride[4] = {};     // stride[0] is 4
   std::byte* data = nullptr;
   bool integers = false;
+  int nth = 0;               // so many tensors of this batch had this name and layer before
 
   float* row(int64_t i, int64_t j = 0) const { return reinterpret_cast<float*>(data + i * stride[1] + j * stride[2]); }
   const int32_t* integer_row(int64_t i) const { return reinterpret_cast<const int32_t*>(data + i * stride[1]); }

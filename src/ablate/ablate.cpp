@@ -17,6 +17,7 @@
 #include "profile/outputs.h"
 #include "profile/prompts.h"
 #include "session/predictions.h"
+#include "session/text.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 
@@ -42,8 +43,9 @@ Predictions predictions_of(const std::vector<float>& logits, int n_vocab, int n_
 // The model as it is, or with some edits: what becomes of each prompt.
 class Variant {
  public:
-  Variant(std::vector<Edit> edits, const intervene::Shape& shape, const PromptOptions& o)
-      : edits_(std::move(edits)), attention_(edits_, shape, attention::kernels(o.isa), o.seed), hidden_(edits_), tally_(o.epsilon, o.min_rows) {}
+  Variant(std::vector<Edit> edits, const intervene::Shape& shape, const intervene::GraphNames& names, const PromptOptions& o)
+      : edits_(std::move(edits)), attention_(edits_, shape, attention::kernels(o.isa), o.seed), hidden_(edits_, names, shape.n_layer, session::named(o.model)),
+        tally_(o.epsilon, o.min_rows) {}
 
   void learn(Session& session, const Prompt& prompt) {
     if (!hidden_.any()) return;
@@ -64,8 +66,6 @@ class Variant {
     session.run(edited.tokens, &logits);
     session.hook_attention({});
     session.hook_tensors({});
-    if (const std::string missing = hidden_.missing(); !missing.empty())
-      throw InputError(fmt::format("the graph of '{}' ({}) names no tensor {}, which this edit changes; use another edit", model.file, model.architecture, missing));
     tally_.add(recorder, edited.tokens);
     compare(prompt, plain, edited, predictions_of(logits, model.n_vocab, session.n_thread()), session.n_thread());
   }
@@ -132,13 +132,14 @@ Change mean_of(std::span<const std::unique_ptr<Variant>> variants, uint32_t seed
   return mean;
 }
 
-std::vector<Trial> trials_of(const AblateOptions& o, const std::vector<std::vector<Edit>>& parsed, const intervene::Shape& shape) {
+std::vector<Trial> trials_of(const AblateOptions& o, const std::vector<std::vector<Edit>>& parsed, const intervene::Shape& shape,
+                             const intervene::GraphNames& names) {
   std::vector<Trial> trials;
   for (size_t i = 0; i < parsed.size(); ++i) {
     std::mt19937 random(o.seed + static_cast<uint32_t>(i));
     Trial& trial = trials.emplace_back();
     trial.spec = o.edits[i];
-    trial.variants.push_back(std::make_unique<Variant>(parsed[i], shape, o));
+    trial.variants.push_back(std::make_unique<Variant>(parsed[i], shape, names, o));
     trial.learns = std::ranges::any_of(parsed[i], [](const Edit& e) { return e.kind == Edit::Kind::mean; });
     for (int c = 0; c < o.controls; ++c) {
       std::optional<intervene::Control> control = intervene::control_of(parsed[i], shape, random);
@@ -146,7 +147,7 @@ std::vector<Trial> trials_of(const AblateOptions& o, const std::vector<std::vect
       trial.control_of = control->what;
       PromptOptions with_seed = o;
       with_seed.seed = o.seed + static_cast<uint32_t>(c);
-      trial.variants.push_back(std::make_unique<Variant>(std::move(control->edits), shape, with_seed));
+      trial.variants.push_back(std::make_unique<Variant>(std::move(control->edits), shape, names, with_seed));
     }
   }
   return trials;
@@ -168,24 +169,31 @@ Ablations ablate(const AblateOptions& o, const Progress& progress) {
   Ablations result{.model = model.info(), .controls = o.controls};
   const ModelInfo& info = result.model;
   const std::vector<Prompt> prompts = profile_run::read_prompts(o, model, result.notes);
-  const auto [shortest, longest] = std::ranges::minmax(prompts, {}, &Prompt::size);
+  const auto [shortest, longest] = std::ranges::minmax_element(prompts, {}, &Prompt::size);
   const intervene::Shape shape{.n_layer = info.n_layer, .n_head = info.n_head, .n_embd = info.n_embd, .n_expert = info.n_expert, .n_vocab = info.n_vocab,
-                               .n_token = static_cast<int>(shortest.size())};
+                               .n_token = static_cast<int>(shortest->size())};
   int n_more = 0;
   bool whole = false;  // an edit must see all queries of a prompt at once
-  for (const std::vector<Edit>& edits : parsed)
+  for (const std::vector<Edit>& edits : parsed) {
+    intervene::check(edits, shape);
+    int n_copy = 0;
     for (const Edit& e : edits) {
-      intervene::check(e, shape);
-      n_more = std::max(n_more, e.count - 1);
+      n_copy += e.count - 1;
       whole |= e.kind == Edit::Kind::act;
     }
-  const int n_token = static_cast<int>(longest.size()) + n_more;
+    n_more = std::max(n_more, n_copy);
+  }
+  const int n_token = static_cast<int>(longest->size()) + n_more;
   Session session(model, {.n_context = n_token, .n_batch = whole ? n_token : o.batch, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
                           .all_logits = true, .tensors = true, .blas = !o.no_blas});
   if (!session.has_memory()) throw InputError(fmt::format("'{}' does not predict the next token, so that it has no loss here; give a model that does", info.file));
   result.notes.insert(result.notes.end(), session.notes().begin(), session.notes().end());
 
-  std::vector<Trial> trials = trials_of(o, parsed, shape);
+  intervene::GraphNames names;
+  session.hook_tensors({&names});
+  session.run(std::span(*shortest).first(2));
+  session.hook_tensors({});
+  std::vector<Trial> trials = trials_of(o, parsed, shape, names);
   measure::Recorder recorder(attention::kernels(o.isa), {.maps = {}, .all_first_mass = false});
   const auto start = std::chrono::steady_clock::now();
   int64_t done = 0, all = 0;

@@ -31,11 +31,19 @@ intervene::Shape shape_of(const Context& c) {
   return {.n_layer = m.n_layer, .n_head = m.n_head, .n_embd = m.n_embd, .n_expert = m.n_expert, .n_vocab = m.n_vocab, .n_token = 0};
 }
 
+intervene::GraphNames names_of(const Context& c) {
+  intervene::GraphNames names;
+  c.session.hook_tensors({&names});
+  c.session.run(std::span(c.prompts[0]).first(2));
+  c.session.hook_tensors({});
+  return names;
+}
+
 // While it lives, the session runs with some edits.
 class Edited {
  public:
   Edited(const Context& c, std::vector<Edit> edits)
-      : session_(c.session), attention_(edits, shape_of(c), attention::kernels(c.options.isa), c.options.seed), hidden_(edits) {
+      : session_(c.session), attention_(edits, shape_of(c), attention::kernels(c.options.isa), c.options.seed), hidden_(edits, names_of(c), c.model.info().n_layer, c.model.info().file) {
     session_.hook_attention({&attention_});
     if (hidden_.any()) session_.hook_tensors({&hidden_});
   }
@@ -174,8 +182,8 @@ void silence_super_experts(const Context& c, const std::vector<SinkMass>& masses
     if (e.is_super) experts.emplace_back(e.layer, e.expert);
   if (experts.empty()) return;
   measure::Recorder recorder(attention::kernels(c.options.isa), {.maps = {}, .all_first_mass = false});
-  c.session.watch({&recorder});
   Edited edited(c, {Edit{.kind = Edit::Kind::silence_experts, .experts = experts}});
+  c.session.watch({&recorder});
   std::vector<double> before(masses[0].on_sinks.size()), after(before.size());
   for (size_t p = 0; p < std::max<size_t>(1, static_cast<size_t>(kShareOfTokens * static_cast<double>(c.prompts.size()))); ++p) {
     recorder.start(static_cast<int>(c.prompts[p].size()));

@@ -37,6 +37,9 @@ std::vector<std::pair<int, int>> others(const std::vector<std::pair<int, int>>& 
   return drawn;
 }
 
+// Edits of every head and layer have no place that could be another.
+bool has_place(const Edit& e) { return e.where() == Edit::Where::input || e.kind == Kind::act || !(e.dims.empty() && e.experts.empty() && e.positions.empty() && e.heads.empty() && e.layers.empty()); }
+
 // Says what was drawn; empty: nothing can be.
 std::string redraw(Edit& e, const Shape& s, std::mt19937& random) {
   if (!e.dims.empty()) return (e.dims = others(e.dims, 0, s.n_embd, random)).empty() ? "" : "dimensions";
@@ -45,6 +48,7 @@ std::string redraw(Edit& e, const Shape& s, std::mt19937& random) {
   // The first position is never drawn: it is what the control is compared with.
   if (!e.positions.empty()) return (e.positions = others(e.positions, 1, s.n_token, random)).empty() ? "" : "positions";
   if (!e.heads.empty()) return (e.heads = others(e.heads, s.n_head, random)).empty() ? "" : "heads";
+  if (!e.layers.empty()) return (e.layers = others(e.layers, 0, s.n_layer, random)).empty() ? "" : "layers";
   if (e.where() != Edit::Where::input || s.n_token < 4) return "";
   e.instead = std::uniform_int_distribution(1, s.n_token - 2)(random);
   if (e.kind == Kind::move) e.to = e.instead + 1;
@@ -56,10 +60,12 @@ std::string redraw(Edit& e, const Shape& s, std::mt19937& random) {
 std::optional<Control> control_of(std::span<const Edit> edits, const Shape& shape, std::mt19937& random) {
   Control control{.edits = {edits.begin(), edits.end()}};
   for (Edit& e : control.edits) {
+    if (!has_place(e)) continue;
     const std::string what = redraw(e, shape, random);
     if (what.empty()) return std::nullopt;
     if (control.what.find(what) == std::string::npos) control.what += (control.what.empty() ? "" : " and ") + what;
   }
+  if (control.what.empty()) return std::nullopt;
   return control;
 }
 

@@ -184,7 +184,9 @@ std::vector<Edit> parse(const std::string& spec) {
   return edits;
 }
 
-void check(const Edit& e, const Shape& s) {
+namespace {
+
+void check_one(const Edit& e, const Shape& s) {
   const char* name = info(e.kind).name;
   below(name, "layer", e.layers, s.n_layer);
   below(name, "position", e.positions, s.n_token);
@@ -196,6 +198,32 @@ void check(const Edit& e, const Shape& s) {
                                 : fmt::format("--edit {}: there is no {} {}.{} here; use layers 0 to {} and {}s 0 to {}", name, what, layer, index, s.n_layer - 1, what, n - 1));
   if (e.kind == Kind::first_token) below(name, "token", std::vector{e.token}, s.n_vocab);
   if (e.kind == Kind::move) below(name, "position", std::vector{e.to}, s.n_token);
+}
+
+// Some kinds leave a head in one state, which the next of them would overwrite.
+enum class State { none, normalisation, calm };
+State state_of(const Edit& e) {
+  if (e.kind == Kind::off_by_one || e.kind == Kind::sink_logits) return State::normalisation;
+  return e.kind == Kind::act ? State::calm : State::none;
+}
+
+bool meet(const Edit& a, const Edit& b, const Shape& s) {
+  for (int l = 0; l < s.n_layer; ++l)
+    for (int h = 0; h < s.n_head; ++h)
+      if (a.at_head(l, h) && b.at_head(l, h)) return true;
+  return false;
+}
+
+}  // namespace
+
+void check(std::span<const Edit> edits, const Shape& shape) {
+  for (size_t i = 0; i < edits.size(); ++i) {
+    check_one(edits[i], shape);
+    for (size_t j = 0; j < i; ++j)
+      if (state_of(edits[i]) != State::none && state_of(edits[i]) == state_of(edits[j]) && meet(edits[i], edits[j], shape))
+        throw UsageError(fmt::format("--edit {}+{}: both change the same heads in one way, and only one can; give them different layers or heads", info(edits[j].kind).name,
+                                     info(edits[i].kind).name));
+  }
 }
 
 }  // namespace sinkscope::intervene

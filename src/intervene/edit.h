@@ -52,6 +52,6 @@ std::span<const Grammar> grammar();
 struct Shape {
   int n_layer, n_head, n_embd, n_expert, n_vocab, n_token;
 };
-void check(const Edit& edit, const Shape& shape);
+void check(std::span<const Edit> edits, const Shape& shape);
 
 }  // namespace sinkscope::intervene

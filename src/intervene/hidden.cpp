@@ -2,22 +2,47 @@
 
 #include <algorithm>
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "sinkscope/error.h"
+
 namespace sinkscope::intervene {
 namespace {
 
 using Kind = Edit::Kind;
 
-// Which of llama.cpp's tensors an edit changes.
-std::string tensor_of(const Edit& e) {
-  if (e.kind == Kind::silence_experts) return "ffn_moe_weighted";
-  return e.of == "mlp" ? "ffn_out" : "l_out";
+// llama.cpp's name of the tensor that an edit changes: the first of these that the graph has. A mixture of experts with a shared one
+// names the sum of both ffn_out.
+std::span<const char* const> tensors_of(const Edit& e) {
+  static constexpr const char* kExperts[] = {"ffn_moe_weighted"};
+  static constexpr const char* kMlp[] = {"ffn_out", "ffn_moe_out"};
+  static constexpr const char* kHidden[] = {"l_out"};
+  if (e.kind == Kind::silence_experts) return kExperts;
+  return e.of == "mlp" ? std::span<const char* const>(kMlp) : kHidden;
+}
+
+bool names_layer(const Edit& e, int layer) {
+  return e.kind == Kind::silence_experts ? std::ranges::any_of(e.experts, [&](const auto& x) { return x.first == layer; }) : e.at_layer(layer);
 }
 
 }  // namespace
 
-HiddenEdits::HiddenEdits(std::span<const Edit> edits) {
-  for (const Edit& e : edits)
-    if (e.where() == Edit::Where::hidden) edits_.push_back(e);
+HiddenEdits::HiddenEdits(std::span<const Edit> edits, const GraphNames& names, int n_layer, const std::string& what) {
+  for (const Edit& e : edits) {
+    if (e.where() != Edit::Where::hidden) continue;
+    Target target{.edit = e, .tensors = {}};
+    for (int layer = 0; layer < n_layer; ++layer) {
+      if (!names_layer(e, layer)) continue;
+      const auto name = std::ranges::find_if(tensors_of(e), [&](const char* n) { return names.has(n, layer); });
+      if (name != tensors_of(e).end()) target.tensors[layer] = *name;
+      else if (!e.layers.empty() || !e.experts.empty())
+        throw InputError(fmt::format("the graph of {} names no tensor {} in layer {}, which this edit changes; use other layers", what, fmt::join(tensors_of(e), " or "), layer));
+    }
+    if (target.tensors.empty())
+      throw InputError(fmt::format("the graph of {} names no tensor {}, which this edit changes; use another edit", what, fmt::join(tensors_of(e), " or ")));
+    targets_.push_back(std::move(target));
+  }
 }
 
 void HiddenEdits::start(bool learns) {
@@ -25,22 +50,14 @@ void HiddenEdits::start(bool learns) {
   n_seen_.clear();
 }
 
-std::string HiddenEdits::missing() const {
-  for (const Edit& e : edits_) {
-    const std::string name = tensor_of(e);
-    if (std::ranges::none_of(n_seen_, [&](const auto& seen) { return seen.first.first == name; })) return name;
-  }
-  return "";
-}
-
 bool HiddenEdits::wants(std::string_view name, int layer) {
-  if (layer < 0) return false;
-  return std::ranges::any_of(edits_, [&](const Edit& e) {
-    return name == tensor_of(e) ? e.at_layer(layer) : e.kind == Kind::silence_experts && name == "ffn_moe_topk";
+  return std::ranges::any_of(targets_, [&](const Target& t) {
+    return t.changes({.name = name, .layer = layer}) || (t.edit.kind == Kind::silence_experts && name == "ffn_moe_topk" && t.tensors.contains(layer));
   });
 }
 
 void HiddenEdits::see(const TensorView& t) {
+  if (t.nth > 0) return;  // NeoX's sum of MLP and residual, GroveMoE's second experts
   if (t.integers) {
     std::vector<int>& chosen = chosen_[t.layer];
     chosen.clear();
@@ -50,11 +67,10 @@ void HiddenEdits::see(const TensorView& t) {
   int& seen = n_seen_[{std::string(t.name), t.layer}];
   const int first = seen;
   seen += static_cast<int>(t.n[1]);
-  for (size_t i = 0; i < edits_.size(); ++i) {
-    const Edit& e = edits_[i];
-    if (t.name != tensor_of(e)) continue;
-    if (e.kind == Kind::silence_experts) silence(e, t);
-    else if (e.at_layer(t.layer)) change(e, i, t, first);
+  for (size_t i = 0; i < targets_.size(); ++i) {
+    if (!targets_[i].changes(t)) continue;
+    if (targets_[i].edit.kind == Kind::silence_experts) silence(targets_[i].edit, t);
+    else change(targets_[i].edit, i, t, first);
   }
 }
 

@@ -10,10 +10,11 @@ void ExpertRecorder::start() {
 }
 
 bool ExpertRecorder::wants(std::string_view name, int layer) {
-  return layer >= 0 && (name == "ffn_moe_probs" || name == "ffn_moe_topk" || name == "ffn_moe_down");
+  return layer >= 0 && (name == "ffn_moe_probs" || name == "ffn_moe_topk" || name == "ffn_moe_down" || name == "ffn_moe_down_scaled" || name == "ffn_moe_down_biased");
 }
 
 void ExpertRecorder::see(const TensorView& t) {
+  if (t.nth > 0) return;
   if (t.layer >= static_cast<int>(layers_.size())) layers_.resize(t.layer + 1);
   ExpertRecord& layer = layers_[t.layer];
   if (t.name == "ffn_moe_probs") {

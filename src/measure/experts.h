@@ -15,7 +15,8 @@ struct ExpertRecord {
   std::vector<float> largest_output;    // [n_expert] over all prompts: magnitude behind the down projection
 };
 
-// Reads the tensors ffn_moe_probs, ffn_moe_topk and ffn_moe_down.
+// Reads the tensors ffn_moe_probs, ffn_moe_topk and ffn_moe_down (scaled and biased, where they are). Where a layer has a second
+// mixture of experts (GroveMoE), the first is looked at.
 class ExpertRecorder : public TensorHook {
  public:
   // Before each prompt.

@@ -234,6 +234,7 @@ struct Session::Impl {
       attachment->first_key = first_position;
       attachment->without_logits = logits == Logits::none;
     }
+    tensors.begin_batch();
     llama_context* c = context.get();
     const bool has_memory = llama_get_memory(c) != nullptr;
     int status = 0;

@@ -41,9 +41,10 @@ bool Tensors::wanted(const ggml_tensor* tensor) const {
   return readable && tensor->nb[0] == ggml_type_size(tensor->type) && std::ranges::any_of(hooks, [&, n = name, l = layer](TensorHook* h) { return h->wants(n, l); });
 }
 
-void Tensors::show(ggml_tensor* tensor) const {
+void Tensors::show(ggml_tensor* tensor) {
   const auto [name, layer] = name_and_layer(tensor->name);
-  TensorView view{.name = name, .layer = layer, .data = static_cast<std::byte*>(tensor->data), .integers = tensor->type == GGML_TYPE_I32};
+  TensorView view{.name = name, .layer = layer, .data = static_cast<std::byte*>(tensor->data), .integers = tensor->type == GGML_TYPE_I32,
+                  .nth = n_seen_[{std::string(name), layer}]++};
   std::copy_n(tensor->ne, 4, view.n);
   std::copy_n(tensor->nb, 4, view.stride);
   const ggml_backend_buffer_t buffer = tensor->view_src ? tensor->view_src->buffer : tensor->buffer;
