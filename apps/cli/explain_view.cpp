@@ -72,13 +72,13 @@ std::string experts(const Explanation& e) {
   if (e.experts.empty()) return "";
   std::vector<ExpertUse> sorted = e.experts;
   std::ranges::stable_sort(sorted, [](const ExpertUse& a, const ExpertUse& b) { return a.is_super != b.is_super ? a.is_super : a.sink_share - a.other_share > b.sink_share - b.other_share; });
-  std::string text = "\nExperts that sinks are sent to more than other tokens (* super expert)\n   layer.expert  of sinks  of others  router: sinks  others  largest output\n";
+  std::string text = "\nExperts that sinks are sent to, those first that other tokens are not (* super expert)\n   layer.expert  of sinks  of others  router: sinks  others  largest output\n";
   for (size_t i = 0; i < std::min(sorted.size(), kMostRows); ++i) {
     const ExpertUse& x = sorted[i];
     text += fmt::format(" {} {:>12}  {:>6.1f} %  {:>7.1f} %  {:>13.3f}  {:>6.3f}  {:>14.1f}\n", x.is_super ? "*" : " ", fmt::format("{}.{}", x.layer, x.expert), 100 * x.sink_share,
                         100 * x.other_share, x.sink_weight, x.other_weight, x.largest_output);
   }
-  if (e.d_sink) text += fmt::format("Without the super experts {:.1f} % of the mass on the first key is gone\n", 100 * *e.d_sink);
+  if (e.d_sink) text += fmt::format("Without the super experts {:.1f} % of the mass on sink tokens is gone\n", 100 * *e.d_sink);
   return text + more(sorted.size());
 }
 

@@ -49,6 +49,7 @@ struct Denoised {
   DenoiseOptions options;
   std::vector<int> tokens = {};            // prompt and answer
   int n_prompt = 0;
+  int mask = -1, threads = 0;         // as they were
   std::string text = {};              // of the answer
   int n_head = 0;                     // over all layers
   std::vector<DenoiseStep> steps = {};

@@ -111,7 +111,7 @@ struct Explanation {
   double onset_rise = 0;
   std::vector<Outlier> outliers = {};     // the largest first
   std::vector<SecondarySink> secondary = {};
-  std::vector<ExpertUse> experts = {};    // that sinks use more than others, or that are super
+  std::vector<ExpertUse> experts = {};    // that sink tokens are sent to, or that are super
   std::optional<double> d_sink = {};      // 1 - mass on sink tokens without the super experts / with them, mean over heads
   std::vector<DormantHead> dormant = {};
   std::vector<std::string> missing = {};  // tensors that this architecture does not name

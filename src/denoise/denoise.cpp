@@ -30,6 +30,7 @@ void check(const DenoiseOptions& o) {
   at_least("--block", o.block, 1);
   at_least("--steps", o.steps, 1);
   at_least("--threads", o.threads, 0);
+  if (o.mask < -1) throw UsageError(fmt::format("--mask {} is no token; give an id of the vocabulary", o.mask));
   if (!(o.temperature >= 0 && o.temperature <= 100)) throw UsageError(fmt::format("--temperature {} is not between 0 and 100; give a number that is", o.temperature));
   if (!(o.epsilon > 0)) throw UsageError(fmt::format("--epsilon {} is not above 0; 3 is usual", o.epsilon));
   profile_run::one_of("--remasking", o.remasking, {"confidence", "random"});
@@ -40,28 +41,31 @@ void check(const DenoiseOptions& o) {
 
 class Denoiser {
  public:
-  Denoiser(const DenoiseOptions& o, const Model& model, Denoised& result)
-      : o_(o), model_(model), result_(result), sampler_({.temperature = o.temperature, .top_p = 1, .min_p = 0, .seed = o.seed}), random_(o.seed),
+  Denoiser(const DenoiseOptions& o, const Model& model, int mask, Denoised& result)
+      : o_(o), model_(model), mask_(mask), result_(result), sampler_({.temperature = o.temperature, .top_p = 1, .min_p = 0, .seed = o.seed}), random_(o.seed),
         recorder_(attention::kernels(o.isa), {.maps = {}, .all_first_mass = false}) {}
 
-  void run(int mask, const Progress& progress) {
+  void run(const Progress& progress) {
     std::vector<int>& tokens = result_.tokens;
-    tokens.resize(result_.n_prompt + o_.length, mask);
+    tokens.resize(result_.n_prompt + o_.length, mask_);
     Session session(model_, {.n_context = static_cast<int>(tokens.size()), .n_batch = static_cast<int>(tokens.size()), .n_thread = o_.threads, .isa = o_.isa, .all_logits = true,
                              .blas = !o_.no_blas});
     result_.notes.insert(result_.notes.end(), session.notes().begin(), session.notes().end());
     session.watch({&recorder_});
+    result_.threads = session.n_thread();
     const int n_block = (o_.length + o_.block - 1) / o_.block;
     for (int b = 0; b < n_block; ++b) {
       const int begin = result_.n_prompt + b * o_.block, end = std::min(begin + o_.block, result_.n_prompt + o_.length);
       // Steps are shared out over blocks, and a block's masks over its steps, the first ones taking what is left over.
       const int n_step = std::clamp(o_.steps / n_block + (b < o_.steps % n_block ? 1 : 0), 1, end - begin);
       for (int s = 0; s < n_step; ++s) {
-        const int left = static_cast<int>(std::count(tokens.begin() + begin, tokens.begin() + end, mask));
-        step(session, mask, begin, end, (left + n_step - s - 1) / (n_step - s));
-        if (progress) progress("masks", o_.length - std::count(tokens.begin() + result_.n_prompt, tokens.end(), mask), o_.length);
+        const int left = static_cast<int>(std::count(tokens.begin() + begin, tokens.begin() + end, mask_));
+        step(session, begin, end, (left + n_step - s - 1) / (n_step - s));
+        if (progress) progress("masks", o_.length - std::count(tokens.begin() + result_.n_prompt, tokens.end(), mask_), o_.length);
       }
     }
+    if (const int n = static_cast<int>(result_.steps.size()); n != o_.steps)
+      result_.notes.push_back(fmt::format("{} steps were taken, not {}: each block takes at least one, and no more than it has masks", n, o_.steps));
   }
 
  private:
@@ -71,7 +75,7 @@ class Denoiser {
   };
 
   // One run over the whole text; the surest masks of [begin, end) become words.
-  void step(Session& session, int mask, int begin, int end, int n_word) {
+  void step(Session& session, int begin, int end, int n_word) {
     std::vector<int>& tokens = result_.tokens;
     const int n_vocab = model_.info().n_vocab, n_token = static_cast<int>(tokens.size()), index = static_cast<int>(result_.steps.size());
     recorder_.start(n_token);
@@ -81,11 +85,11 @@ class Denoiser {
     look_at_sinks(index);
     std::vector<Guess> guesses;
     for (int i = begin; i < end; ++i) {
-      if (tokens[i] != mask) continue;
+      if (tokens[i] != mask_) continue;
       // Dream and RND1 predict the next token as other models do, LLaDA the one at the position itself.
       const int from = std::max(i - (model_.info().shifts_logits ? 1 : 0), 0);
       float* at = logits.data() + static_cast<size_t>(from) * n_vocab;
-      at[mask] = -INFINITY;
+      at[mask_] = -INFINITY;
       const int token = sampler_.pick({at, static_cast<size_t>(n_vocab)}, static_cast<int64_t>(index) * n_token + i);
       session::log_probabilities(at, n_vocab, row);
       guesses.push_back({i, token, o_.remasking == "random" ? std::uniform_real_distribution<double>()(random_) : row[token]});
@@ -98,7 +102,7 @@ class Denoiser {
   void look_at_sinks(int index) {
     const std::vector<int>& tokens = result_.tokens;
     const int n = static_cast<int>(tokens.size());
-    DenoiseStep step{.step = index, .n_masked = static_cast<int>(std::count(tokens.begin() + result_.n_prompt, tokens.end(), mask_token()))};
+    DenoiseStep step{.step = index, .n_masked = static_cast<int>(std::count(tokens.begin() + result_.n_prompt, tokens.end(), mask_))};
     std::vector<int> n_sink(n);
     std::vector<double> column(n);
     int n_head = 0;
@@ -125,10 +129,9 @@ class Denoiser {
     result_.steps.push_back(std::move(step));
   }
 
-  int mask_token() const { return o_.mask >= 0 ? o_.mask : model_.info().mask; }
-
   const DenoiseOptions& o_;
   const Model& model_;
+  int mask_;
   Denoised& result_;
   session::Sampler sampler_;
   std::mt19937 random_;
@@ -154,11 +157,17 @@ Denoised denoise(const DenoiseOptions& o, const Progress& progress) {
   const int mask = o.mask >= 0 ? o.mask : model.info().mask;
   if (mask < 0 || mask >= model.info().n_vocab)
     throw InputError(fmt::format("'{}' names no mask token among its {}; give one with --mask TOKEN", model.info().file, model.info().n_vocab));
-  if (!o.tokens.empty()) result.tokens = profile_run::read_prompts(prompt, model, result.notes).at(0);
-  else if (!o.text.empty()) result.tokens = model.tokenize(session::read_text(o.text), /*marks=*/true);
+  result.mask = mask;
+  if (!o.tokens.empty()) {
+    const std::vector<profile_run::Prompt> prompts = profile_run::read_prompts(prompt, model, result.notes);
+    if (prompts.size() != 1) throw InputError(fmt::format("'{}' holds {} prompts, denoise goes on from one; give an array of one array", o.tokens, prompts.size()));
+    result.tokens = prompts[0];
+  } else if (!o.text.empty()) {
+    result.tokens = model.tokenize(session::read_text(o.text), /*marks=*/true);
+  }
   if (o.tokens.empty() && session::wants_bos(o.bos, model.info())) result.tokens.insert(result.tokens.begin(), model.info().bos);
   result.n_prompt = static_cast<int>(result.tokens.size());
-  Denoiser(o, model, result).run(mask, progress);
+  Denoiser(o, model, mask, result).run(progress);
   for (int i = result.n_prompt; i < static_cast<int>(result.tokens.size()); ++i) result.text += model.token_text(result.tokens[i]);
   result.sha256 = io::sha256_of_file(model.info().file);
   if (json) {

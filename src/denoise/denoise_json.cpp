@@ -9,7 +9,7 @@ std::string to_json(const Denoised& d) {
   const DenoiseOptions& o = d.options;
   Json json = {{"schema", "sinkscope.denoise/1"}, {"model", model_json(d.model, d.sha256)},
                {"run", {{"length", o.length}, {"block", o.block}, {"steps", o.steps}, {"temperature", number(o.temperature)}, {"remasking", o.remasking},
-                        {"epsilon", number(o.epsilon)}, {"seed", o.seed}, {"n_prompt", d.n_prompt}, {"n_head", d.n_head}}},
+                        {"epsilon", number(o.epsilon)}, {"seed", o.seed}, {"mask", d.mask}, {"bos", o.bos}, {"threads", d.threads}, {"isa", o.isa}, {"blas", !o.no_blas}, {"n_prompt", d.n_prompt}, {"n_head", d.n_head}}},
                {"tokens", d.tokens}, {"text", d.text}};
   json["steps"] = Json::array();
   for (const DenoiseStep& s : d.steps) {

@@ -40,7 +40,7 @@ std::vector<ExpertUse> ExpertUses::list(std::span<const measure::ExpertRecord> l
       const ExpertUse use{.layer = static_cast<int>(l), .expert = static_cast<int>(e), .sink_share = t.sinks / n_sink, .other_share = t.others / n_other,
                           .sink_weight = t.sink_weight / n_sink, .other_weight = t.other_weight / n_other, .largest_output = largest,
                           .is_super = forms && largest >= high && largest > most / 10};
-      if (use.is_super || use.sink_share > use.other_share) uses.push_back(use);
+      if (use.is_super || use.sink_share > 0) uses.push_back(use);
     }
   }
   return uses;

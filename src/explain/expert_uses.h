@@ -15,8 +15,8 @@ class ExpertUses {
  public:
   // Of one prompt; `is_sink` says it of each token.
   void add(std::span<const measure::ExpertRecord> layers, const std::vector<bool>& is_sink);
-  // Those that sinks are sent to more than other tokens are, and super experts: those with a large output in `forming`, the layers that
-  // make massive activations.
+  // Those that sink tokens are sent to, and super experts: those with a large output in `forming`, the layers that make massive
+  // activations.
   std::vector<ExpertUse> list(std::span<const measure::ExpertRecord> layers, const std::set<int>& forming) const;
 
  private:
