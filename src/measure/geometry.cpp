@@ -11,11 +11,16 @@ namespace {
 template <typename A, typename B>
 double dot(const A* a, const B* b, int n) {
   double sum = 0;
+#pragma omp simd reduction(+ : sum)
   for (int i = 0; i < n; ++i) sum += static_cast<double>(a[i]) * b[i];
   return sum;
 }
 
 double norm_of(const float* row, int n) { return std::sqrt(dot(row, row, n)); }
+
+void turn_back(const attention::Turns& turns, int position, float* row) {
+  if (turns.count() > position) turns.apply(position, /*back=*/true, row);
+}
 
 double inverse(double x) { return x > 0 ? 1 / x : 0; }
 
@@ -28,7 +33,7 @@ class Prefix {
     double* to = sums_.data() + static_cast<size_t>(row + 1) * d_;
     for (int i = 0; i < d_; ++i) to[i] = from[i] + factor * values[i];
   }
-  double dot_with(const float* values, int begin, int end) const { return dot(values, at(end), d_) - dot(values, at(begin), d_); }
+  double dot_with(const float* values, int begin, int end) const { return dot(values, at(end), d_) - (begin > 0 ? dot(values, at(begin), d_) : 0); }
 
  private:
   const double* at(int row) const { return sums_.data() + static_cast<size_t>(row) * d_; }
@@ -37,6 +42,35 @@ class Prefix {
 };
 
 }  // namespace
+
+// Keys and values of all KV heads.
+struct Geometry::Keys {
+  Keys(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int n, int n_thread)
+      : k(static_cast<size_t>(call.n_head_kv) * n * call.d_key), unrotated(k.size()), norm(static_cast<size_t>(call.n_head_kv) * n), value_norm(norm.size()) {
+    constexpr int kRows = 64;  // of a task
+    const int n_part = (n + kRows - 1) / kRows, d = call.d_key, d_value = call.d_value;
+    attention::run_tasks(call.n_head_kv * n_part, n_thread, [&](int task, int) {
+      const int head = task / n_part, begin = task % n_part * kRows, end = std::min(n, begin + kRows);
+      const auto decode = [&](attention::Rows rows, int size, float* to) {
+        rows.data = rows.row(0, head, 0);
+        kernels.decode_rows(rows, 0, 1, begin, end - begin, size, size, to);
+      };
+      const size_t first = static_cast<size_t>(head) * n + begin;
+      std::vector<float> values(static_cast<size_t>(end - begin) * d_value);
+      decode(call.k, d, k.data() + first * d);
+      decode(call.v, d_value, values.data());
+      std::copy_n(k.data() + first * d, static_cast<size_t>(end - begin) * d, unrotated.data() + first * d);
+      for (int i = begin; i < end; ++i) {
+        const size_t row = static_cast<size_t>(head) * n + i;
+        turn_back(turns, i, unrotated.data() + row * d);
+        norm[row] = static_cast<float>(norm_of(k.data() + row * d, d));
+        value_norm[row] = static_cast<float>(norm_of(values.data() + static_cast<size_t>(i - begin) * d_value, d_value));
+      }
+    });
+  }
+  std::vector<float> k, unrotated;      // [n_head_kv, n, d_key]; as they were before RoPE
+  std::vector<float> norm, value_norm;  // [n_head_kv, n]
+};
 
 void Geometry::start(int n_token) {
   n_token_ = n_token;
@@ -86,63 +120,41 @@ void Geometry::after(const attention::Call& call, const backend::Rope& rope, con
       sin.push_back(static_cast<float>(std::sin(angle * position)));
     }
   const attention::Turns turns{rope.first, rope.second, cos, sin};
-  attention::run_tasks(call.n_head_kv, n_thread_, [&](int head_kv, int) { look(call, turns, kernels, head_kv, runs, layer); });
+  const Keys keys(call, turns, kernels, n, n_thread_);
+  for (int h = 0; h < call.n_head_kv; ++h) {
+    std::copy_n(keys.norm.data() + static_cast<size_t>(h) * n, n, layer.key_norm.data() + static_cast<size_t>(h) * n_token_);
+    std::copy_n(keys.value_norm.data() + static_cast<size_t>(h) * n, n, layer.value_norm.data() + static_cast<size_t>(h) * n_token_);
+  }
+  attention::run_tasks(call.n_head, n_thread_, [&](int head, int) { look(call, turns, head, keys, runs, layer); });
 }
 
-void Geometry::look(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int head_kv, std::span<const Run> runs, LayerGeometry& layer) const {
-  const int n = static_cast<int>(runs.size()), d = call.d_key, d_value = call.d_value, n_query = std::min(call.n_query, n_token_ - call.first_key);
-  const auto decoded = [&](attention::Rows rows, int size) {
-    std::vector<float> values(static_cast<size_t>(n) * size);
-    rows.data = rows.row(0, head_kv, 0);
-    kernels.decode_rows(rows, 0, 1, 0, n, size, size, values.data());
-    return values;
-  };
-  const std::vector<float> keys = decoded(call.k, d), values = decoded(call.v, d_value);
-  const auto turned_back = [&](const float* row, int position, std::vector<float>& to) {
-    to.assign(row, row + d);
-    if (turns.count() > position) turns.apply(position, /*back=*/true, to.data());
-  };
-  float* key_norm = layer.key_norm.data() + static_cast<size_t>(head_kv) * n_token_;
-  float* value_norm = layer.value_norm.data() + static_cast<size_t>(head_kv) * n_token_;
-  for (int k = 0; k < n; ++k) {
-    key_norm[k] = static_cast<float>(norm_of(keys.data() + static_cast<size_t>(k) * d, d));
-    value_norm[k] = static_cast<float>(norm_of(values.data() + static_cast<size_t>(k) * d_value, d_value));
-  }
-
+void Geometry::look(const attention::Call& call, const attention::Turns& turns, int head, const Keys& keys, std::span<const Run> runs, LayerGeometry& layer) const {
+  const int n = static_cast<int>(runs.size()), d = call.d_key, n_query = std::min(call.n_query, n_token_ - call.first_key), head_kv = head / (call.n_head / call.n_head_kv);
   // Sums of the queries, of their directions, and of these before RoPE.
-  struct Queries {
-    Queries(int n, int d) : whole(n, d), units(n, d), unrotated(n, d) {}
-    Prefix whole, units, unrotated;
-  };
-  const int group = call.n_head / call.n_head_kv;
-  std::vector<Queries> queries(group, Queries(n_query, d));
-  std::vector<float> before;
-  for (int g = 0; g < group; ++g) {
-    const int head = head_kv * group + g;
-    HeadGeometry& to = layer.heads[head];
-    to.n_query += n_query;
-    for (int i = 0; i < n_query; ++i) {
-      const float* q = call.query(0, head, i);
-      const double length = norm_of(q, d);
-      turned_back(q, call.first_key + i, before);
-      queries[g].whole.put(i, q, 1);
-      queries[g].units.put(i, q, inverse(length));
-      queries[g].unrotated.put(i, before.data(), inverse(length));
-      to.query_norm += length;
-      to.null_mass += 1 / (1 + std::exp(static_cast<double>(log_sum_[static_cast<size_t>(head) * call.n_query + i])));
-    }
+  Prefix whole(n_query, d), units(n_query, d), unrotated(n_query, d);
+  HeadGeometry& to = layer.heads[head];
+  to.n_query += n_query;
+  std::vector<float> before(d);
+  for (int i = 0; i < n_query; ++i) {
+    const float* q = call.query(0, head, i);
+    const double length = norm_of(q, d);
+    std::copy_n(q, d, before.data());
+    turn_back(turns, call.first_key + i, before.data());
+    whole.put(i, q, 1);
+    units.put(i, q, inverse(length));
+    unrotated.put(i, before.data(), inverse(length));
+    to.query_norm += length;
+    to.null_mass += 1 / (1 + std::exp(static_cast<double>(log_sum_[static_cast<size_t>(head) * call.n_query + i])));
   }
   for (int k = 0; k < n; ++k) {
-    if (runs[k].end == 0) continue;
-    const float* key = keys.data() + static_cast<size_t>(k) * d;
-    const double one_over = inverse(key_norm[k]);
-    turned_back(key, k, before);
-    for (int g = 0; g < group; ++g) {
-      const size_t at = static_cast<size_t>(head_kv * group + g) * n_token_ + k;
-      layer.logit[at] += static_cast<float>(call.scale * queries[g].whole.dot_with(key, runs[k].begin, runs[k].end));
-      layer.cos[at] += static_cast<float>(one_over * queries[g].units.dot_with(key, runs[k].begin, runs[k].end));
-      layer.cos_unrotated[at] += static_cast<float>(one_over * queries[g].unrotated.dot_with(before.data(), runs[k].begin, runs[k].end));
-    }
+    const Run run = runs[k];
+    if (run.end == 0) continue;
+    const size_t row = static_cast<size_t>(head_kv) * n + k, at = static_cast<size_t>(head) * n_token_ + k;
+    const float* key = keys.k.data() + row * d;
+    const double one_over = inverse(keys.norm[row]);
+    layer.logit[at] += static_cast<float>(call.scale * whole.dot_with(key, run.begin, run.end));
+    layer.cos[at] += static_cast<float>(one_over * units.dot_with(key, run.begin, run.end));
+    layer.cos_unrotated[at] += static_cast<float>(one_over * unrotated.dot_with(keys.unrotated.data() + row * d, run.begin, run.end));
   }
 }
 

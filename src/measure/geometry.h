@@ -68,7 +68,8 @@ class Geometry : public Probe, public backend::CallHook {
   struct Run {
     int begin = 0, end = 0;           // queries of a batch that see a key
   };
-  void look(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int head_kv, std::span<const Run> runs, LayerGeometry& layer) const;
+  struct Keys;
+  void look(const attention::Call& call, const attention::Turns& turns, int head, const Keys& keys, std::span<const Run> runs, LayerGeometry& layer) const;
 
   int n_thread_, n_token_ = 0;
   std::vector<LayerGeometry> layers_;

@@ -11,7 +11,7 @@
 namespace sinkscope::measure {
 namespace {
 
-constexpr int kToken = 40, kHead = 4, kHeadKv = 2, kDim = 16, kSink = 3, kWindow = 25;
+constexpr int kToken = 150, kHead = 4, kHeadKv = 2, kDim = 16, kSink = 3, kWindow = 90;
 constexpr float kEpsilon = 0.3f;
 constexpr int kMinRows = 4;
 constexpr uint16_t kMinusInfinity = 0xFC00;  // in F16
@@ -143,7 +143,7 @@ TEST(Geometry, IsWhatThePlainSumOverPairsSaysInAnyBatches) {
   Rows rows;
   backend::Rope rope;
   for (int i = 0; i < kDim / 2; ++i) rope.first.push_back(i), rope.second.push_back(i + kDim / 2), rope.angle.push_back(std::pow(100.0, -i));
-  for (const std::vector<int>& batches : {std::vector<int>{kToken}, {25, 15}, std::vector<int>(kToken, 1)}) {
+  for (const std::vector<int>& batches : {std::vector<int>{kToken}, {100, 50}, std::vector<int>(kToken, 1)}) {
     SCOPED_TRACE(batches.size());
     const Measured m = measured(rows, batches, rope);
     EXPECT_EQ(m.sinks[0], std::vector({kSink}));
