@@ -47,6 +47,7 @@ void attend(Instance& instance, const ggml_cgraph* graph, int index) {
   ++a.n_operation;
   call.first_key = a.first_key;
   const bool named = call.layer >= 0;
+  if (named && call.layer < static_cast<int>(a.learned_sinks.size())) call.learned_sink = a.learned_sinks[call.layer].data();
   const std::span<Probe* const> probes = named ? a.probes : std::span<Probe* const>();
   if (a.owned) return a.owned->attend(graph->nodes[index], call, probes, *a.kernels, a.n_thread, instance.work, a.way);
   const std::span<CallHook* const> hooks = named ? a.hooks : std::span<CallHook* const>();

@@ -38,6 +38,7 @@ struct Attachment {
   std::vector<CallHook*> hooks;
   int first_key = 0;                    // the key of the batch's first token
   Ropes ropes;
+  std::vector<std::vector<float>> learned_sinks;  // [layer][head] logits that the model's metadata adds; empty: none
   bool without_logits = false;          // nobody will read them: the product of the vocabulary is left out where we multiply
   Products products = Products::none;   // matrix products too, by OpenBLAS
   std::shared_ptr<OwnedMemory> owned;   // attention goes over this memory; null: over llama.cpp's cache

@@ -14,6 +14,7 @@
 #include "data/packing.h"
 #include "data/prepare.h"
 #include "data/token_file.h"
+#include "data/tokenizer.h"
 #include "io/sha256.h"
 #include "sinkscope/error.h"
 
@@ -81,6 +82,8 @@ std::string refusal(const auto& action) {
   return "no error";
 }
 
+Tokenizer tokenizer_of(const fs::path& data) { return Tokenizer(content((data / "tokenizer.model").string()), "tokenizer.model"); }
+
 using PrepareTest = Folder;
 using TokenFileTest = Folder;
 using VocabularyTest = Folder;
@@ -106,7 +109,7 @@ TEST_F(PrepareTest, DocumentsComeBackToTheByteEachBehindItsBos) {
 TEST_F(PrepareTest, SameOptionsGiveSameFilesAndAnotherSeedAnotherOrder) {
   const std::string text = joined(some_documents(60));
   const std::string a = prepared(text, "a"), b = prepared(text, "b"), c = prepared(text, "c", 2);
-  for (const char* file : {"tokenizer.model", "tokens.bin", "documents.bin", "data.json"}) EXPECT_EQ(content(a + "/" + file), content(b + "/" + file)) << file;
+  for (const char* file : {"tokenizer.model", "vocabulary.json", "tokens.bin", "documents.bin", "data.json"}) EXPECT_EQ(content(a + "/" + file), content(b + "/" + file)) << file;
   EXPECT_NE(content(a + "/tokens.bin"), content(c + "/tokens.bin"));
   EXPECT_EQ(content(a + "/tokens.bin").size(), content(c + "/tokens.bin").size());
 }
@@ -137,7 +140,7 @@ TEST_F(PrepareTest, AnyBytesSurvive) {
   std::erase(odd, '\f');
   const TokenFile data(prepared(text + odd));
   std::vector<uint16_t> tokens;
-  data.vocabulary().encode(odd, tokens);
+  tokenizer_of(folder / "tokens").encode(odd, tokens);
   EXPECT_EQ(data.vocabulary().decode(tokens), odd);
   EXPECT_TRUE(std::ranges::search(data.tokens(), tokens).begin() != data.tokens().end());
 }
@@ -192,7 +195,7 @@ TEST_F(TokenFileTest, DamagedFoldersAreRefusedInOneSentence) {
   const std::string data = prepared(joined(some_documents(30)));
   const auto said = [&] { return refusal([&] { TokenFile file(data); }); };
   EXPECT_EQ(said(), "no error");
-  for (const char* file : {"tokenizer.model", "tokens.bin", "documents.bin", "data.json"}) {
+  for (const char* file : {"vocabulary.json", "tokens.bin", "documents.bin", "data.json"}) {
     const std::string name = data + "/" + file, whole = content(name);
     fs::remove(name);
     EXPECT_NE(said().find("cannot read '" + name + "' (No such file or directory)"), std::string::npos) << said();
@@ -221,6 +224,7 @@ TEST_F(VocabularyTest, KnowsTheKindOfEachPiece) {
   EXPECT_EQ(std::ranges::count(pieces, PieceKind::normal, &Piece::kind), 512 - 3 - 256);
   EXPECT_THROW(data.vocabulary().decode(std::vector<uint16_t>{512}), InputError);
   EXPECT_THROW(Vocabulary("no model", "x"), InputError);
+  EXPECT_THROW(Tokenizer("no model", "x"), InputError);
 }
 
 // llama.cpp's tokenizer on the vocabulary as an exporter writes it.
@@ -263,13 +267,13 @@ class LlamaVocabulary {
   std::unique_ptr<llama_model, void (*)(llama_model*)> model_{nullptr, &llama_model_free};
 };
 
-void expect_same_tokens(const Vocabulary& vocabulary, const std::string& gguf, std::span<const std::string> texts) {
+void expect_same_tokens(const Vocabulary& vocabulary, const Tokenizer& tokenizer, const std::string& gguf, std::span<const std::string> texts) {
   const LlamaVocabulary llama(vocabulary, gguf);
   ASSERT_TRUE(llama.loaded());
   int n_different = 0;
   for (const std::string& text : texts) {
     std::vector<uint16_t> tokens;
-    vocabulary.encode(text, tokens);
+    tokenizer.encode(text, tokens);
     if (llama.encode(text) == tokens) continue;
     if (++n_different <= 3) ADD_FAILURE() << text;
   }
@@ -279,7 +283,7 @@ void expect_same_tokens(const Vocabulary& vocabulary, const std::string& gguf, s
 TEST_F(VocabularyTest, LlamaCppAgrees) {
   const std::vector<std::string> documents = some_documents(60);
   const TokenFile data(prepared(joined(documents)));
-  expect_same_tokens(data.vocabulary(), path("vocabulary.gguf"), documents);
+  expect_same_tokens(data.vocabulary(), tokenizer_of(folder / "tokens"), path("vocabulary.gguf"), documents);
 }
 
 // On the corpus of scripts/fetch-text, where it has been prepared: SINKSCOPE_TRAIN_DATA names the folder.
@@ -291,7 +295,7 @@ TEST_F(VocabularyTest, LlamaCppAgreesOnDocumentsOfTheCorpus) {
   const std::span<const uint64_t> starts = data.document_starts();
   for (size_t d = 0; d + 1 < std::min<size_t>(starts.size(), 1001); ++d)
     documents.push_back(data.vocabulary().decode(data.tokens().subspan(starts[d], starts[d + 1] - starts[d])));
-  expect_same_tokens(data.vocabulary(), path("vocabulary.gguf"), documents);
+  expect_same_tokens(data.vocabulary(), tokenizer_of(name), path("vocabulary.gguf"), documents);
 }
 
 // Batches of a data set, whose tokens without BOS are known.

@@ -15,7 +15,7 @@
 
 #include "data/files.h"
 #include "data/mix.h"
-#include "data/vocabulary.h"
+#include "data/tokenizer.h"
 #include "io/sha256.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
@@ -120,7 +120,7 @@ std::string train_vocabulary(std::span<const std::string_view> all, int64_t n_by
 std::string_view bytes_of(const auto& values) { return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof values[0]}; }
 
 Prepared write(const PrepareOptions& options, const Progress& progress) {
-  AtomicFile model_file(in(options.folder, kModelFile)), tokens_file(in(options.folder, kTokensFile)),
+  AtomicFile model_file(in(options.folder, kModelFile)), vocabulary_file(in(options.folder, kVocabularyFile)), tokens_file(in(options.folder, kTokensFile)),
       documents_file(in(options.folder, kDocumentsFile)), description_file(in(options.folder, kDescriptionFile));
 
   std::vector<std::string> texts;  // their bytes
@@ -135,14 +135,16 @@ Prepared write(const PrepareOptions& options, const Progress& progress) {
   if (all.empty()) throw InputError(fmt::format("there is no text in '{}'; give text files that are not empty", fmt::join(options.texts, "', '")));
 
   const std::string model = train_vocabulary(all, n_byte, options.n_vocab, progress);
-  const Vocabulary vocabulary(model, kModelFile);
+  const Tokenizer tokenizer(model, kModelFile);
+  const std::string pieces = Vocabulary::json_of(tokenizer.pieces());
+  const Vocabulary vocabulary(pieces, kVocabularyFile);
   std::vector<uint16_t> tokens;
   std::vector<uint64_t> starts;
   int64_t done = 0;
   for (const std::string_view document : all) {
     starts.push_back(tokens.size());
     tokens.push_back(vocabulary.bos());
-    vocabulary.encode(document, tokens);
+    tokenizer.encode(document, tokens);
     done += static_cast<int64_t>(document.size());
     if (progress) progress("encoding", done, n_byte);
   }
@@ -151,12 +153,13 @@ Prepared write(const PrepareOptions& options, const Progress& progress) {
   const nlohmann::ordered_json description = {
       {"schema", kSchema}, {"n_vocab", vocabulary.size()}, {"bos", vocabulary.bos()}, {"eos", vocabulary.eos()}, {"unknown", vocabulary.unknown()},
       {"n_token", tokens.size()}, {"n_document", all.size()}, {"seed", options.seed}, {"texts", described},
-      {"sha256", {{kModelFile, io::sha256(model)}, {kTokensFile, io::sha256(bytes_of(tokens))}, {kDocumentsFile, io::sha256(bytes_of(starts))}}}};
+      {"sha256", {{kModelFile, io::sha256(model)}, {kVocabularyFile, io::sha256(pieces)}, {kTokensFile, io::sha256(bytes_of(tokens))}, {kDocumentsFile, io::sha256(bytes_of(starts))}}}};
   model_file.write(model);
+  vocabulary_file.write(pieces);
   tokens_file.write(bytes_of(tokens));
   documents_file.write(bytes_of(starts));
   description_file.write(description.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-  AtomicFile* const together[] = {&model_file, &tokens_file, &documents_file, &description_file};
+  AtomicFile* const together[] = {&model_file, &vocabulary_file, &tokens_file, &documents_file, &description_file};
   commit_together(together);
   return {.n_vocab = vocabulary.size(), .n_token = static_cast<int64_t>(tokens.size()), .n_document = static_cast<int64_t>(all.size())};
 }

@@ -1,6 +1,7 @@
 // Texts become tokens once: a vocabulary is trained on them, and they are written as a folder that TokenFile maps.
 //
 //   tokenizer.model   sentencepiece: byte-pair encoding, a token for each byte
+//   vocabulary.json   its pieces, scores and kinds
 //   tokens.bin        uint16 [n_token]: BOS and the tokens of a document, for each document
 //   documents.bin     uint64 [n_document + 1]: where documents start in tokens.bin; the last is n_token
 //   data.json         sinkscope.train-data/1: sizes, ids, the texts, and the sha256 of the files above

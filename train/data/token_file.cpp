@@ -45,7 +45,7 @@ MappedFile::~MappedFile() {
 }
 
 TokenFile::TokenFile(const std::string& folder) : token_bytes_(in(folder, kTokensFile)), document_bytes_(in(folder, kDocumentsFile)) {
-  const MappedFile description_bytes(in(folder, kDescriptionFile)), model_bytes(in(folder, kModelFile));
+  const MappedFile description_bytes(in(folder, kDescriptionFile)), vocabulary_bytes(in(folder, kVocabularyFile));
   const auto refuse = [&](const char* file, std::string_view found) {
     throw InputError(fmt::format("'{}' {}; prepare the texts again", in(folder, file), found));
   };
@@ -57,11 +57,11 @@ TokenFile::TokenFile(const std::string& folder) : token_bytes_(in(folder, kToken
       refuse(file, fmt::format("is damaged: it is not the file that {} describes", kDescriptionFile));
     return sum;
   };
-  check(kModelFile, model_bytes.bytes());
+  check(kVocabularyFile, vocabulary_bytes.bytes());
   check(kDocumentsFile, document_bytes_.bytes());
   sha256_ = check(kTokensFile, token_bytes_.bytes());
 
-  vocabulary_.emplace(model_bytes.bytes(), in(folder, kModelFile));
+  vocabulary_.emplace(vocabulary_bytes.bytes(), in(folder, kVocabularyFile));
   tokens_ = {reinterpret_cast<const uint16_t*>(token_bytes_.bytes().data()), token_bytes_.bytes().size() / sizeof(uint16_t)};
   starts_ = {reinterpret_cast<const uint64_t*>(document_bytes_.bytes().data()), document_bytes_.bytes().size() / sizeof(uint64_t)};
   if (tokens_.empty() || std::ranges::max(tokens_) >= n_vocab()) refuse(kTokensFile, "has tokens that are not of its vocabulary");

@@ -1,10 +1,9 @@
-// A byte-pair vocabulary: what text becomes, and what an exporter to GGUF writes for llama.cpp's tokenizer "llama".
-// Every byte has a token of its own, so that any text can be encoded, and comes back to the byte. The one exception is
-// U+2581, which stands for a space inside pieces and comes back as one.
+// The pieces that tokens stand for: what an exporter to GGUF writes for llama.cpp's tokenizer "llama". Every byte has a token of
+// its own, so that any text can be encoded, and comes back to the byte. The one exception is U+2581, which stands for a space inside
+// pieces and comes back as one.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,17 +19,13 @@ struct Piece {
   PieceKind kind = PieceKind::normal;
 };
 
-// Safe to use from several threads.
-//
 // In GGUF: tokenizer.ggml.model "llama", tokens, scores and token_type from pieces(), bos_token_id, eos_token_id and
 // unknown_token_id, add_space_prefix false; add_bos_token as the model was trained.
 class Vocabulary {
  public:
-  // From the bytes of a tokenizer.model; `name` is what errors call it. Throws InputError where prepare() did not make it.
-  Vocabulary(std::string_view model, const std::string& name);
-  ~Vocabulary();
-  Vocabulary(const Vocabulary&) = delete;
-  Vocabulary& operator=(const Vocabulary&) = delete;
+  // From json_of(); `name` is what errors call it. Throws InputError.
+  Vocabulary(std::string_view json, const std::string& name);
+  static std::string json_of(std::span<const Piece> pieces);
 
   int size() const { return static_cast<int>(pieces_.size()); }
   std::span<const Piece> pieces() const { return pieces_; }  // [size()], by id
@@ -38,16 +33,12 @@ class Vocabulary {
   uint16_t eos() const { return kEos; }
   uint16_t unknown() const { return kUnknown; }
 
-  // Appends the tokens of a text; no BOS. Words such as "<s>" in a text are words.
-  void encode(std::string_view text, std::vector<uint16_t>& to) const;
   // BOS, EOS and unknown are no text. Throws InputError for an id that is none of the vocabulary's.
   std::string decode(std::span<const uint16_t> tokens) const;
 
   static constexpr uint16_t kUnknown = 0, kBos = 1, kEos = 2, kFirstByte = 3;  // ids; all from kFirstByte on are text
 
  private:
-  struct Processor;
-  std::unique_ptr<Processor> processor_;
   std::vector<Piece> pieces_;  // [size()]
 };
 

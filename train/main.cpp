@@ -1,0 +1,201 @@
+// sinkscope-train: small models, made to see sinks emerge, and to switch them off.
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <memory>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "sinkscope/atomic_file.h"
+#include "sinkscope/error.h"
+#include "sweep/sweep.h"
+#include "training/trainer.h"
+
+namespace sinkscope::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int kFailed = 1, kWrongUse = 2, kInterrupted = 130;
+std::atomic<bool> interrupted = false;
+
+// Where standard error is a terminal: one line that is written over. Elsewhere a line for each measurement.
+class Status {
+ public:
+  void show(const State& s) {
+    const bool is_terminal = isatty(STDERR_FILENO) != 0;
+    if (!is_terminal && (!s.last || s.last->step != s.step)) return;
+    std::fputs(fmt::format("{}step {} of {}  loss {:.3f}  {:.0f} tokens/s  {:.0f} GFLOP/s  sink rate {:.1f} %  attention to the first {:.3f} (uniform {:.3f})  {:.0f} s left{}",
+                           is_terminal ? "\r\x1b[K" : "", s.step, s.n_step, s.last ? s.last->validation : s.loss, s.tokens_per_second, s.gflops, s.last ? s.last->sink_rate : 0,
+                           s.last ? s.last->alpha : 0, s.last ? s.last->alpha_null : 0, s.seconds_left, is_terminal ? "" : "\n").c_str(), stderr);
+    std::fflush(stderr);
+    open_ = is_terminal;
+  }
+  ~Status() {
+    if (open_) std::fputs("\r\x1b[K", stderr);
+  }
+
+ private:
+  bool open_ = false;
+};
+
+void report(const Outcome& o, const std::string& folder) {
+  for (const std::string& note : o.notes) std::fputs(fmt::format("sinkscope-train: note: {}\n", note).c_str(), stderr);
+  const Measurement& m = o.curve.back();
+  const int at = onset(o.curve);
+  std::fputs(fmt::format("{}: {} steps, {:.1f}M tokens, loss {:.3f}, {:.0f} tokens/s, {:.0f} GFLOP/s (a plain product: {:.0f})\n"
+                         "first token: {:.1f} % of heads sink on it, attention {:.3f} (uniform {:.3f}), strongest head {:.3f}; {}\n", folder, m.step, static_cast<double>(m.tokens) / 1e6, m.validation,
+                         o.state.tokens_per_second, o.state.gflops, o.product_gflops, m.sink_rate, m.alpha, m.alpha_null, m.strongest,
+                         at < 0 ? "no sink has set in" : fmt::format("sinks set in at {:.1f}M tokens", static_cast<double>(o.curve[at].tokens) / 1e6)).c_str(), stdout);
+}
+
+int run_one(const RunConfig& config, const std::string& folder) {
+  Status status;
+  const Outcome o = train(config, folder, [&](const State& s) {
+    status.show(s);
+    return !interrupted;
+  });
+  if (!o.finished) {
+    std::fputs(fmt::format("\nsinkscope-train: interrupted at step {}; the same command goes on\n", o.state.step).c_str(), stderr);
+    return kInterrupted;
+  }
+  report(o, folder);
+  return 0;
+}
+
+// One process for each run, `jobs` of them at once: libtorch's state is the process's.
+int run_sweep(const std::string& file, const std::string& folder, int jobs) {
+  const Sweep sweep = read_sweep(file);
+  fs::create_directories(folder);
+  std::map<pid_t, std::string> running;
+  int code = 0;
+  const auto wait_for_one = [&] {
+    int status = 0;
+    const pid_t ended = ::wait(&status);
+    if (ended <= 0) return;
+    const int of_run = WIFEXITED(status) ? WEXITSTATUS(status) : kFailed;
+    if (of_run != 0) code = of_run;
+    std::fputs(fmt::format("{}: {}\n", running[ended], of_run == 0 ? "finished" : fmt::format("ended with code {}", of_run)).c_str(), stderr);
+    running.erase(ended);
+    write_summary(sweep, folder);
+  };
+  for (const SweepRun& run : sweep.runs) {
+    while (static_cast<int>(running.size()) >= jobs) wait_for_one();
+    if (interrupted) break;
+    const pid_t child = fork();
+    if (child < 0) throw InputError("no further process can be started; use a smaller --jobs");
+    if (child == 0) {
+      int of_run = kFailed;
+      try {
+        of_run = run_one(run.config, (fs::path(folder) / run.name).string());
+      } catch (const std::exception& e) {
+        std::fputs(fmt::format("sinkscope-train: {}\n", e.what()).c_str(), stderr);
+      }
+      std::fflush(stdout);
+      _exit(of_run);
+    }
+    running[child] = run.name;
+  }
+  while (!running.empty()) wait_for_one();
+  if (fs::exists(fs::path(folder) / "summary.md")) {
+    std::ifstream summary(fs::path(folder) / "summary.md");
+    std::fputs(std::string(std::istreambuf_iterator<char>(summary), {}).c_str(), stdout);
+  }
+  return interrupted ? kInterrupted : code;
+}
+
+// The program beside this one; does not come back. argv: "prepare" and what follows it.
+int start_prepare(char** argv) {
+  const std::string program = (fs::canonical("/proc/self/exe").parent_path() / "sinkscope-train-prepare").string();
+  execv(program.c_str(), argv);
+  throw InputError(fmt::format("'{}' cannot be started; it belongs beside sinkscope-train", program));
+}
+
+int list_keys() {
+  for (const Key& k : keys()) std::fputs(fmt::format("{:<26} {}\n", fmt::format("{}.{}", k.section, k.name), k.what).c_str(), stdout);
+  std::fputs("\npresets\n", stdout);
+  for (const Preset& p : presets()) std::fputs(fmt::format("{:<26} {}\n", p.name, p.what).c_str(), stdout);
+  std::fputs("\nattention\n", stdout);
+  for (const Variant& v : variants()) std::fputs(fmt::format("{:<26} {}{}{}\n", v.name, v.formula, *v.source ? "; " : "", v.source).c_str(), stdout);
+  return 0;
+}
+
+int main_of(int argc, char** argv) {
+  CLI::App app("Trains small language models, to see attention sinks emerge and to switch them off.", "sinkscope-train");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", SINKSCOPE_VERSION);
+  std::function<int()> chosen;
+
+  CLI::App* prepare_command = app.add_subcommand("prepare", "Makes a tokenizer and a token file of texts");
+  prepare_command->prefix_command();
+  prepare_command->set_help_flag();
+  prepare_command->callback([&] { chosen = [&] { return start_prepare(argv + 1); }; });
+
+  std::string file, folder;
+  std::vector<std::string> settings;
+  CLI::App* run_command = app.add_subcommand("run", "Trains one model, or goes on where it stopped");
+  run_command->add_option("FILE", file, "TOML file of a run")->required();
+  run_command->add_option("--out", folder, "folder of the run")->required();
+  run_command->add_option("--set", settings, "a key in place of the file's, as training.seed=2");
+  run_command->callback([&] {
+    chosen = [&] {
+      RunConfig config = read_run_config(file);
+      for (const std::string& s : settings) set_key(config, s.substr(0, s.find('=')), s.find('=') == std::string::npos ? "" : s.substr(s.find('=') + 1));
+      check(config, file);
+      return run_one(config, folder);
+    };
+  });
+
+  int jobs = 1;
+  CLI::App* sweep_command = app.add_subcommand("sweep", "Trains every combination of a grid, and makes one table and plots");
+  sweep_command->add_option("FILE", file, "TOML file of a sweep")->required();
+  sweep_command->add_option("--out", folder, "folder of the runs")->required();
+  sweep_command->add_option("--jobs", jobs, "runs at once")->capture_default_str()->check(CLI::Range(1, 64));
+  sweep_command->callback([&] { chosen = [&] { return run_sweep(file, folder, jobs); }; });
+
+  app.add_subcommand("keys", "Lists the keys of a run, presets and attention variants")->callback([&] { chosen = list_keys; });
+
+  try {
+    app.parse(argc, argv);
+    return chosen();
+  } catch (const CLI::Success& e) {
+    return app.exit(e);
+  } catch (const CLI::ParseError& e) {
+    std::fputs(fmt::format("sinkscope-train: {}; see sinkscope-train --help\n", e.what()).c_str(), stderr);
+    return kWrongUse;
+  } catch (const UsageError& e) {
+    std::fputs(fmt::format("sinkscope-train: {}\n", e.what()).c_str(), stderr);
+    return kWrongUse;
+  } catch (const InputError& e) {
+    std::fputs(fmt::format("sinkscope-train: {}\n", e.what()).c_str(), stderr);
+    return kFailed;
+  } catch (const std::exception& e) {
+    std::fputs(fmt::format("sinkscope-train: internal error: {}; please report it with the command line\n", e.what()).c_str(), stderr);
+    return kFailed;
+  }
+}
+
+}  // namespace
+}  // namespace sinkscope::train
+
+// libgomp spins for milliseconds at each barrier before it sleeps, which makes a busy machine ten times slower. It reads its
+// environment before main: so once more from the start.
+void spin_less(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
+  setenv("GOMP_SPINCOUNT", "10000", 0);
+  execv("/proc/self/exe", argv);  // where that fails, slower is all
+}
+
+int main(int argc, char** argv) {
+  spin_less(argv);
+  for (const int s : {SIGINT, SIGTERM}) std::signal(s, [](int) { sinkscope::train::interrupted = true; });
+  return sinkscope::train::main_of(argc, argv);
+}

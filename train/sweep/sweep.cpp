@@ -1,0 +1,199 @@
+#include "sweep/sweep.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <sstream>
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <toml++/toml.h>
+
+#include "sinkscope/atomic_file.h"
+#include "sinkscope/error.h"
+#include "training/trainer.h"
+
+namespace sinkscope::train {
+namespace {
+
+namespace fs = std::filesystem;
+using Setting = std::pair<std::string, std::string>;  // key and value as text
+
+std::string text_of(const toml::node& node) {
+  if (const auto* text = node.as_string()) return **text;
+  std::ostringstream out;
+  node.visit([&](const auto& n) { out << n; });
+  return out.str();
+}
+
+// Every combination of the values of all keys.
+std::vector<std::vector<Setting>> combinations(const toml::table* grid, const std::string& path) {
+  std::vector<std::vector<Setting>> all = {{}};
+  if (!grid) return all;
+  for (const auto& [key, node] : *grid) {
+    const toml::array* values = node.as_array();
+    if (!values || values->empty()) throw InputError(fmt::format("{}, line {}: grid.{} is no list; give values as in [1, 2, 3]", path, node.source().begin.line, key.str()));
+    std::vector<std::vector<Setting>> more;
+    for (const std::vector<Setting>& settings : all)
+      for (const toml::node& value : *values) {
+        more.push_back(settings);
+        more.back().emplace_back(key.str(), text_of(value));
+      }
+    all = std::move(more);
+  }
+  return all;
+}
+
+std::vector<std::vector<Setting>> variants_of(const toml::node* node, const std::string& path) {
+  if (!node) return {{}};
+  const toml::array* list = node->as_array();
+  std::vector<std::vector<Setting>> all;
+  for (size_t i = 0; list && i < list->size(); ++i)
+    if (const toml::table* table = list->get(i)->as_table()) {
+      std::vector<Setting>& settings = all.emplace_back();
+      for (const auto& [key, value] : *table) settings.emplace_back(key.str(), text_of(value));
+    }
+  if (all.empty()) throw InputError(fmt::format("{}, line {}: variants is no list of tables; write [[variants]] and keys under it", path, node->source().begin.line));
+  return all;
+}
+
+std::string short_name(const std::string& key) { return key.substr(key.find('.') + 1); }
+
+struct Spread {
+  double sum = 0, least = 0, most = 0;
+  int n = 0;
+  void add(double x) {
+    least = n == 0 ? x : std::min(least, x), most = n == 0 ? x : std::max(most, x);
+    sum += x, ++n;
+  }
+  std::string text(int digits) const {
+    if (n == 1) return fmt::format("{:.{}f}", sum, digits);
+    return fmt::format("{:.{}f} [{:.{}f}, {:.{}f}]", sum / n, digits, least, digits, most, digits);
+  }
+};
+
+double peak(const std::vector<double>& ratios) { return ratios.empty() ? 0 : *std::ranges::max_element(ratios); }
+
+constexpr struct {
+  const char *name, *head;
+  int digits;
+  double (*of)(const Measurement&);
+} kColumns[] = {
+    {"validation", "loss", 3, [](const Measurement& m) { return m.validation; }},
+    {"sink_rate", "sink rate, %", 1, [](const Measurement& m) { return m.sink_rate; }},
+    {"alpha", "attention to the first token", 3, [](const Measurement& m) { return m.alpha; }},
+    {"gated", "through the gate", 3, [](const Measurement& m) { return m.gated_alpha; }},
+    {"strongest", "strongest head", 3, [](const Measurement& m) { return m.strongest; }},
+    {"norm", "residual peak", 2, [](const Measurement& m) { return peak(m.norm_ratio); }},
+    {"top", "largest number / median", 1, [](const Measurement& m) { return peak(m.top_ratio); }},
+    {"value", "value drain", 2, [](const Measurement& m) { return m.value_ratio.empty() ? 0 : *std::ranges::min_element(m.value_ratio); }},
+    {"mass", "mass of a row", 3, [](const Measurement& m) { return m.mass; }},
+};
+
+struct Group {
+  std::string name;
+  std::vector<std::vector<Measurement>> curves;  // by seed
+};
+
+std::vector<Group> finished(const Sweep& sweep, const std::string& folder) {
+  std::vector<Group> groups;
+  for (const SweepRun& run : sweep.runs) {
+    const fs::path at = fs::path(folder) / run.name;
+    if (!fs::exists(at / "telemetry.jsonl")) continue;
+    std::vector<Measurement> curve = read_telemetry(at.string());
+    if (curve.size() < 2) continue;
+    auto group = std::ranges::find(groups, run.group, &Group::name);
+    if (group == groups.end()) group = groups.insert(groups.end(), {run.group, {}});
+    group->curves.push_back(std::move(curve));
+  }
+  return groups;
+}
+
+void draw(const std::vector<Group>& groups, const std::string& title, const char* label, double (*of)(const Measurement&), const std::string& path) {
+  std::string script = fmt::format("set terminal svg size 760,420 background rgb 'white'\nset output '{}'\nset title \"{}\"\nset xlabel 'tokens trained on, millions'\nset ylabel '{}'\n"
+                                   "set key outside below\nset grid\n", path, title, label);
+  std::string plots;
+  for (size_t g = 0; g < groups.size(); ++g)
+    for (size_t s = 0; s < groups[g].curves.size(); ++s) {
+      script += fmt::format("$d{}_{} << EOD\n", g, s);
+      for (const Measurement& m : groups[g].curves[s]) script += fmt::format("{} {}\n", static_cast<double>(m.tokens) / 1e6, of(m));
+      script += "EOD\n";
+      plots += fmt::format("{}$d{}_{} with lines linewidth 2 linetype {} {}", plots.empty() ? "" : ", ", g, s, g + 1, s == 0 ? fmt::format("title '{}' noenhanced", groups[g].name) : "notitle");
+    }
+  script += "plot " + plots + "\n";
+  std::FILE* gnuplot = popen("gnuplot", "w");
+  if (!gnuplot) return;
+  std::fputs(script.c_str(), gnuplot);
+  pclose(gnuplot);
+}
+
+}  // namespace
+
+Sweep read_sweep(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw InputError(fmt::format("cannot read '{}'; give a TOML file of a sweep", path));
+  toml::table table;
+  try {
+    table = toml::parse(file, path);
+  } catch (const toml::parse_error& e) {
+    throw InputError(fmt::format("{}, line {}: this is not TOML ({}); write key = value", path, e.source().begin.line, e.description()));
+  }
+  Sweep sweep{.title = table["title"].value_or(fs::path(path).stem().string()), .runs = {}};
+  const auto grid = combinations(table["grid"].as_table(), path), list = variants_of(table.get("variants"), path);
+  for (const char* ours : {"title", "grid", "variants"}) table.erase(ours);
+  std::ostringstream rest;
+  rest << table;
+  const RunConfig base = parse_run_config(rest.str(), path);
+  for (const auto& variant : list)
+    for (const auto& settings : grid) {
+      SweepRun run{.name = {}, .group = {}, .config = base};
+      std::vector<std::string> parts, without_seed;
+      for (const auto* chosen : {&variant, &settings})
+        for (const auto& [key, value] : *chosen) {
+          try {
+            set_key(run.config, key, value);
+          } catch (const UsageError& e) {
+            throw InputError(fmt::format("{}: {}", path, e.what()));
+          }
+          parts.push_back(fmt::format("{}={}", short_name(key), value));
+          if (key != "training.seed") without_seed.push_back(parts.back());
+        }
+      check(run.config, path);
+      run.name = parts.empty() ? "run" : fmt::format("{}", fmt::join(parts, ","));
+      run.group = without_seed.empty() ? "as configured" : fmt::format("{}", fmt::join(without_seed, ", "));
+      sweep.runs.push_back(std::move(run));
+    }
+  return sweep;
+}
+
+void write_summary(const Sweep& sweep, const std::string& folder) {
+  const std::vector<Group> groups = finished(sweep, folder);
+  if (groups.empty()) return;
+  std::string text = fmt::format("# {}\n\n| variant | seeds | M tokens | sinks set in at, M tokens |", sweep.title), line = "\n|---|---|---|---|";
+  for (const auto& c : kColumns) text += fmt::format(" {} |", c.head), line += "---|";
+  text += line + "\n";
+  for (const Group& group : groups) {
+    Spread tokens, set_in;
+    for (const auto& curve : group.curves) {
+      tokens.add(static_cast<double>(curve.back().tokens) / 1e6);
+      if (const int at = onset(curve); at >= 0) set_in.add(static_cast<double>(curve[at].tokens) / 1e6);
+    }
+    text += fmt::format("| {} | {} | {} | {} |", group.name, group.curves.size(), tokens.text(1),
+                        set_in.n == 0 ? "never" : set_in.text(1) + (set_in.n < static_cast<int>(group.curves.size()) ? fmt::format(", {} of {}", set_in.n, group.curves.size()) : ""));
+    for (const auto& c : kColumns) {
+      Spread spread;
+      for (const auto& curve : group.curves) spread.add(c.of(curve.back()));
+      text += fmt::format(" {} |", spread.text(c.digits));
+    }
+    text += "\n";
+  }
+  AtomicFile file((fs::path(folder) / "summary.md").string());
+  file.write(text);
+  file.commit();
+  for (const auto& c : kColumns) draw(groups, sweep.title, c.head, c.of, (fs::path(folder) / fmt::format("{}.svg", c.name)).string());
+}
+
+}  // namespace sinkscope::train

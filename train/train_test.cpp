@@ -1,0 +1,348 @@
+// The trainer's models against what can be known of them: identities, finite differences, llama.cpp's graphs, and runs that stop.
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <thread>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include "config/run_config.h"
+#include "export/gguf.h"
+#include "model/model.h"
+#include "sinkscope/error.h"
+#include "sinkscope/profile.h"
+#include "sinkscope/session.h"
+#include "training/loss.h"
+#include "training/trainer.h"
+
+namespace sinkscope::train {
+namespace {
+
+namespace fs = std::filesystem;
+using torch::Tensor;
+
+constexpr int64_t kVocab = 512, kContext = 24;
+
+std::vector<std::string> variant_names() {
+  std::vector<std::string> names;
+  for (const Variant& v : variants()) names.emplace_back(v.name);
+  return names;
+}
+
+ModelConfig small(const std::string& attention) {
+  ModelConfig c;
+  c.attention = attention;
+  c.n_layer = 2, c.d_model = 16, c.n_head = 4, c.n_head_kv = 2, c.d_head = 8, c.d_ff = 24;
+  return c;
+}
+
+// Weights far from where training starts, so that everything takes part.
+LanguageModel shaken(const ModelConfig& c, torch::Dtype type = torch::kFloat) {
+  LanguageModel model(c, kVocab, kContext, 3);
+  const torch::NoGradGuard no_grad;
+  for (const auto& p : model->named_parameters()) p.value().add_(torch::randn_like(p.value()) * (p.key().ends_with("norm.weight") ? 0.1 : 0.2));
+  model->to(type);
+  return model;
+}
+
+Tensor some_tokens(int64_t n_row = 2, int64_t n = kContext) {
+  torch::manual_seed(5);
+  return torch::randint(3, kVocab, {n_row, n + 1}, torch::kLong);
+}
+
+class EveryVariant : public testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Variants, EveryVariant, testing::ValuesIn(variant_names()), [](const auto& name) { return name.param; });
+
+TEST_P(EveryVariant, GradientIsWhatFiniteDifferencesSay) {
+  LanguageModel model = shaken(small(GetParam()), torch::kDouble);
+  const Tensor tokens = some_tokens();
+  const auto loss = [&] { return next_token_loss(model(tokens.narrow(1, 0, kContext)), tokens, 0); };
+  loss().backward();
+  const torch::NoGradGuard no_grad;
+  torch::manual_seed(11);
+  constexpr double kStep = 1e-5;
+  for (const auto& p : model->named_parameters()) {
+    ASSERT_TRUE(p.value().grad().defined()) << p.key();
+    const Tensor direction = torch::randn_like(p.value()), before = p.value().clone();
+    const double slope = (p.value().grad() * direction).sum().item<double>();
+    p.value().copy_(before + kStep * direction);
+    const double above = loss().item<double>();
+    p.value().copy_(before - kStep * direction);
+    const double below = loss().item<double>();
+    p.value().copy_(before);
+    EXPECT_NEAR((above - below) / (2 * kStep), slope, 1e-6 + 1e-5 * std::abs(slope)) << p.key();
+  }
+}
+
+TEST_P(EveryVariant, ALaterTokenChangesNoEarlierLogit) {
+  for (const int window : {0, 5}) {
+    ModelConfig c = small(GetParam());
+    c.window = window;
+    LanguageModel model = shaken(c);
+    const Tensor tokens = some_tokens(1).narrow(1, 0, kContext);
+    Tensor other = tokens.clone();
+    constexpr int64_t kChanged = 15;
+    other[0][kChanged] = (other[0][kChanged] + 1) % kVocab;
+    const Tensor difference = (model(tokens) - model(other)).abs().amax(-1)[0];
+    EXPECT_EQ(difference.narrow(0, 0, kChanged).max().item<float>(), 0);
+    EXPECT_GT(difference[kChanged].item<float>(), 0);
+  }
+}
+
+TEST_P(EveryVariant, WeightsOfHiddenKeysAreZero) {
+  const Tensor logits = torch::randn({1, 2, 6, 6}) * 3, visible = torch::ones({6, 6}, torch::kBool).tril();
+  const Learned learned{.sink_logit = torch::randn({2})};
+  const Tensor weights = variant(GetParam()).weigh(logits, visible, learned);
+  EXPECT_EQ(weights.triu(1).abs().max().item<float>(), 0);
+  EXPECT_TRUE(torch::isfinite(weights).all().item<bool>());
+}
+
+TEST(Variants, AreSoftmaxWhereTheySaySo) {
+  const Tensor logits = torch::randn({2, 3, 7, 7}) * 4, visible = torch::ones({7, 7}, torch::kBool).tril();
+  const auto weights = [&](const char* name, const Learned& learned = {}) { return variant(name).weigh(logits, visible, learned); };
+  const auto same = [](const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>(); };
+  EXPECT_LT(same(weights("sink_logit", {.sink_logit = torch::zeros({3})}), weights("softmax1")), 1e-7);
+  EXPECT_LT(same(weights("sink_logit", {.sink_logit = torch::full({3}, -1e30)}), weights("softmax")), 2.5e-7);  // one more number in the sum: two roundings of floats
+  EXPECT_EQ(same(weights("clipped", {.sink_logit = {}, .clip_gamma = 0, .clip_zeta = 1}), weights("softmax")), 0);
+  EXPECT_GT(same(weights("clipped", {.sink_logit = {}, .clip_gamma = -0.03, .clip_zeta = 1}), weights("softmax")), 1e-3);
+  EXPECT_LT((weights("softmax").sum(-1) - 1).abs().max().item<double>(), 1e-6);
+  EXPECT_LT((weights("sigmoid_norm").sum(-1) - 1).abs().max().item<double>(), 1e-6);
+  const Tensor e = torch::exp(logits.to(torch::kDouble)).tril(), plain = torch::relu(e - 1).tril() / (e - 1).tril().abs().sum(-1, true);
+  EXPECT_LT(same(weights("softpick").to(torch::kDouble), plain), 1e-4);
+}
+
+TEST(Variants, AnOpenGateIsSoftmax) {
+  for (const char* name : {"gate_head", "gate_elem"}) {
+    LanguageModel gated = shaken(small(name)), plain = shaken(small("softmax"));
+    const torch::NoGradGuard no_grad;
+    for (const auto& p : plain->named_parameters()) p.value().copy_(gated->named_parameters()[p.key()]);
+    for (Layer& layer : gated->layers) layer->attention->gate->weight.zero_(), layer->attention->gate->bias.fill_(100);
+    const Tensor tokens = some_tokens().narrow(1, 0, kContext);
+    EXPECT_EQ((gated(tokens) - plain(tokens)).abs().max().item<float>(), 0) << name;
+  }
+}
+
+TEST(Variants, APrefixSeesItself) {
+  ModelConfig c = small("softmax");
+  c.prefix = 6;
+  LanguageModel model(c, kVocab, kContext, 1);
+  const Tensor seen = model->visible(10);
+  EXPECT_TRUE(seen[0][5].item<bool>());
+  EXPECT_FALSE(seen[0][6].item<bool>());
+  EXPECT_TRUE(seen[8][8].item<bool>());
+  EXPECT_FALSE(seen[8][9].item<bool>());
+}
+
+// --- runs
+
+class Run : public testing::Test {
+ protected:
+  // A folder of tokens, made by the program: sentencepiece cannot be in this process.
+  static void SetUpTestSuite() {
+    folder() = fs::temp_directory_path() / fmt::format("sinkscope-train-test-{}", getpid());
+    fs::create_directory(folder());
+    std::ofstream text(folder() / "text.txt");
+    uint32_t x = 1;
+    constexpr const char* kWords[] = {"rain", "falls", "on", "roofs", "and", "streams", "of", "water", "run", "to", "the", "river", "slowly", "again"};
+    for (int i = 0; i < 20000; ++i) {
+      x = x * 1664525 + 1013904223;
+      text << kWords[x >> 16 & 7] << kWords[x >> 20 & 7][0] << (x >> 8) % 40 << ((x >> 28) == 3 ? ".\f" : (x >> 28) == 4 ? ".\n" : " ");
+    }
+    text.close();
+    ASSERT_EQ(std::system(fmt::format("{} prepare {} --out {} --vocabulary 512 > /dev/null", SINKSCOPE_TRAIN_PROGRAM, (folder() / "text.txt").string(), (folder() / "data").string()).c_str()), 0);
+  }
+  static void TearDownTestSuite() { fs::remove_all(folder()); }
+  static fs::path& folder() {
+    static fs::path path;
+    return path;
+  }
+  static std::string text_of(const RunConfig& config, const char* name) {
+    const fs::path path = folder() / name;
+    std::ofstream(path) << to_toml(config);
+    return path.string();
+  }
+  static RunConfig tiny() {
+    RunConfig c;
+    c.model = small("softmax");
+    c.data = {.folder = (folder() / "data").string(), .packing = "context", .context = kContext};
+    c.training.tokens = 40 * 4 * kContext, c.training.batch = 4, c.training.warmup = 5, c.training.checkpoint = 7, c.training.measurements = 4, c.training.probe = 6, c.training.threads = 2;
+    return c;
+  }
+  static std::string bytes(const fs::path& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+  }
+};
+
+TEST_F(Run, GoesOnToTheSameBits) {
+  const RunConfig c = tiny();
+  const fs::path whole = folder() / "whole", parts = folder() / "parts";
+  EXPECT_TRUE(train(c, whole.string()).finished);
+  for (const int64_t stop : {3, 19, 33}) EXPECT_FALSE(train(c, parts.string(), [&](const State& s) { return s.step < stop; }).finished);
+  EXPECT_TRUE(train(c, parts.string()).finished);
+  EXPECT_EQ(bytes(whole / "model.gguf"), bytes(parts / "model.gguf"));
+  EXPECT_EQ(bytes(whole / "telemetry.jsonl"), bytes(parts / "telemetry.jsonl"));
+  EXPECT_GT(bytes(whole / "model.gguf").size(), 10000u);
+  RunConfig other = c;
+  other.training.seed = 2;
+  EXPECT_THROW(train(other, parts.string()), InputError);
+}
+
+TEST_F(Run, KilledAtAnyMomentItGoesOnToTheSameBits) {
+  RunConfig c = tiny();
+  c.training.tokens *= 6;
+  c.training.checkpoint = 1;  // so that kills meet saves
+  const fs::path whole = folder() / "unkilled", killed = folder() / "killed";
+  ASSERT_TRUE(train(c, whole.string()).finished);
+  const std::string file = text_of(c, "killed.toml");
+  int n_kill = 0;
+  for (int i = 0; i < 40; ++i) {
+    const pid_t child = fork();
+    if (child == 0) {
+      (void)!freopen("/dev/null", "w", stderr), (void)!freopen("/dev/null", "w", stdout);
+      execl(SINKSCOPE_TRAIN_PROGRAM, SINKSCOPE_TRAIN_PROGRAM, "run", file.c_str(), "--out", killed.c_str(), nullptr);
+      _exit(127);
+    }
+    const auto patience = std::chrono::milliseconds(n_kill < 5 ? 600 + 137 * i : 600000);
+    int status = 0;
+    const auto start = std::chrono::steady_clock::now();
+    while (waitpid(child, &status, WNOHANG) == 0) {
+      if (std::chrono::steady_clock::now() - start < patience) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        continue;
+      }
+      kill(child, SIGKILL);
+      ++n_kill;
+      waitpid(child, &status, 0);
+      break;
+    }
+    if (WIFEXITED(status)) {
+      ASSERT_EQ(WEXITSTATUS(status), 0);
+      break;
+    }
+  }
+  EXPECT_GT(n_kill, 0);
+  EXPECT_EQ(bytes(whole / "model.gguf"), bytes(killed / "model.gguf"));
+}
+
+// What can be a GGUF file, and what it becomes.
+struct Exported {
+  const char *name, *architecture;
+  void (*change)(ModelConfig&);
+};
+class Export : public Run, public testing::WithParamInterface<Exported> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, Export, testing::Values(
+    Exported{"plain", "llama", [](ModelConfig&) {}}, Exported{"untied", "llama", [](ModelConfig& c) { c.tied = false; }},
+    Exported{"off_by_one", "llama", [](ModelConfig& c) { c.attention = "softmax1"; }}, Exported{"sink_logit", "llama", [](ModelConfig& c) { c.attention = "sink_logit"; }},
+    Exported{"experts", "llama", [](ModelConfig& c) { c.n_expert = 4; }}, Exported{"qk_norm", "qwen3", [](ModelConfig& c) { c.qk_norm = "before"; }},
+    Exported{"qwen_experts", "qwen3moe", [](ModelConfig& c) { c.n_expert = 4, c.qk_norm = "before"; }},
+    Exported{"hunyuan", "hunyuan-moe", [](ModelConfig& c) { c.n_expert = 4, c.n_expert_shared = 1, c.qk_norm = "behind"; }},
+    Exported{"diffusion", "llada", [](ModelConfig& c) { c.diffusion = true; }}), [](const auto& kind) { return kind.param.name; });
+
+TEST_P(Export, GivesTheSameLogitsAndMetrics) {
+  ModelConfig c = small("softmax");
+  c.d_head = 16;
+  GetParam().change(c);
+  const TokenFile data((folder() / "data").string());
+  LanguageModel model(c, data.n_vocab() + c.diffusion, kContext, 3);
+  {
+    const torch::NoGradGuard no_grad;
+    for (const auto& p : model->named_parameters()) p.value().add_(torch::randn_like(p.value()) * 0.15);
+  }
+  const std::string path = (folder() / (std::string(GetParam().name) + ".gguf")).string();
+  ASSERT_EQ(why_not_gguf(c), "");
+  write_gguf(model, data, true, kContext, path);
+
+  const Tensor tokens = some_tokens(3);
+  const torch::NoGradGuard no_grad;
+  const Model loaded(path);
+  EXPECT_EQ(loaded.info().architecture, GetParam().architecture);
+  // llama.cpp's graphs without a cache round keys and values to F16 before fused attention.
+  const double tolerance = c.diffusion ? 1e-3 : 1e-4;
+  Session session(loaded, {.n_context = kContext, .n_batch = kContext, .n_thread = 2, .kv_type = "f32", .all_logits = true});
+  Session plain(loaded, {.n_context = kContext, .n_batch = kContext, .n_thread = 2, .kv_type = "f32", .attention = sinkscope::Attention::llama_plain, .all_logits = true});
+  std::ofstream prompts(folder() / "prompts.json");
+  for (int64_t p = 0; p < tokens.size(0); ++p) {
+    std::vector<int> ids(kContext);
+    for (int64_t i = 0; i < kContext; ++i) ids[i] = static_cast<int>(tokens[p][i].item<int64_t>());
+    const Tensor want = model(tokens.narrow(0, p, 1).narrow(1, 0, kContext))[0].contiguous();
+    const auto error = [&](Session& s) {
+      std::vector<float> logits;
+      s.run(ids, &logits);
+      return ((torch::from_blob(logits.data(), want.sizes()) - want).norm() / want.norm()).item<double>();
+    };
+    EXPECT_LT(error(session), tolerance);
+    if (*variant(c.attention).gguf == 0) EXPECT_LT(error(plain), 1e-4);
+    else EXPECT_GT(error(plain), 1e-3);  // llama.cpp alone does not know of it
+    prompts << (p == 0 ? "[[" : ",[");
+    for (size_t i = 0; i < ids.size(); ++i) prompts << (i > 0 ? "," : "") << ids[i];
+    prompts << "]";
+  }
+  prompts << "]";
+  prompts.close();
+  ProfileOptions options;
+  options.model = path, options.tokens = (folder() / "prompts.json").string(), options.kv_type = "f32", options.threads = 2;
+  const Profile profiled = profile(options);
+  const Measurement m = measure(model, tokens, torch::tensor(int64_t{data.n_vocab()}));
+  EXPECT_NEAR(m.alpha, profiled.sink_rate.alpha_by_position[0], 1e-3 * m.alpha);
+  EXPECT_NEAR(m.alpha_null, profiled.sink_rate.uniform_alpha_by_position[0], 1e-6);
+  EXPECT_NEAR(m.sink_rate, profiled.sink_rate.first, 1e-3);
+  double strongest = 0;
+  for (const LayerProfile& layer : profiled.layers)
+    for (const HeadProfile& head : layer.heads) strongest = std::max(strongest, head.alpha_first);
+  EXPECT_NEAR(m.strongest, strongest, 1e-3 * strongest);
+}
+
+TEST(Export, SaysWhatCannotBeExpressed) {
+  for (const Variant& v : variants()) EXPECT_EQ(why_not_gguf(small(v.name)).find(v.name) != std::string::npos, v.gguf == nullptr) << v.name;
+  ModelConfig c = small("softmax");
+  c.norm = "sandwich";
+  EXPECT_NE(why_not_gguf(c).find("sandwich"), std::string::npos);
+}
+
+TEST(Config, ErrorsNameFileLineKeyAndWhatIsAllowed) {
+  const auto said = [](const std::string& text) {
+    try {
+      parse_run_config(text, "run.toml");
+    } catch (const InputError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no error");
+  };
+  const auto has = [&](const std::string& text, std::initializer_list<const char*> parts) {
+    const std::string sentence = said(text);
+    for (const char* part : parts) EXPECT_NE(sentence.find(part), std::string::npos) << part << " in: " << sentence;
+    EXPECT_EQ(sentence.find('\n'), std::string::npos);
+  };
+  has("[model]\nattention = 'sofmax'\n", {"run.toml, line 2", "model.attention", "sofmax", "sigmoid"});
+  has("[model]\n\nlayers = 0\n", {"line 3", "model.layers = 0", "1 to 64"});
+  has("[model]\nlayers = 2.5\n", {"line 2", "whole number"});
+  has("[model]\nlayer = 2\n", {"line 2", "model.layer is no key", "layers"});
+  has("[modle]\nlayers = 2\n", {"line 1", "'modle'", "[model]"});
+  has("preset = 'huge'\n", {"line 1", "huge", "emergence"});
+  has("[model\n", {"line 1", "no", "TOML"});
+  has("[model]\nheads = 3\nkv_heads = 2\n[data]\nfolder = 'x'\n", {"run.toml", "kv_heads = 2 does not divide", "3"});
+  has("[data]\ncontext = 64\n", {"data.folder"});
+  EXPECT_EQ(said("preset = 'tiny'\n[data]\nfolder = 'x'\n"), "no error");
+  const RunConfig c = parse_run_config("preset = 'experts'\n[data]\nfolder = 'x'\n[training]\nrate = 0.001\n", "a");
+  EXPECT_EQ(to_toml(parse_run_config(to_toml(c), "b")), to_toml(c));
+}
+
+TEST(Telemetry, OnsetIsWhereAlphaStaysAboveItsNull) {
+  std::vector<Measurement> curve(6);
+  const double alphas[] = {0.07, 0.2, 0.09, 0.12, 0.15, 0.3};
+  for (size_t i = 0; i < 6; ++i) curve[i].alpha = alphas[i], curve[i].alpha_null = 0.07;
+  EXPECT_EQ(onset(curve), 3);
+  curve[5].alpha = 0.08;
+  EXPECT_EQ(onset(curve), -1);
+  EXPECT_EQ(measured_steps(1000, 4), (std::vector<int64_t>{0, 1, 10, 100, 1000}));
+  EXPECT_EQ(to_json_line(from_json_line(to_json_line(curve[1]))), to_json_line(curve[1]));
+}
+
+}  // namespace
+}  // namespace sinkscope::train

@@ -1,0 +1,271 @@
+#include "training/trainer.h"
+
+#include <dlfcn.h>
+
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <thread>
+
+#include <ATen/autocast_mode.h>
+#include <fmt/format.h>
+#include <torch/torch.h>
+
+#include "data/packing.h"
+#include "data/token_file.h"
+#include "export/gguf.h"
+#include "sinkscope/atomic_file.h"
+#include "sinkscope/error.h"
+#include "training/loss.h"
+
+namespace sinkscope::train {
+namespace {
+
+namespace fs = std::filesystem;
+using torch::Tensor;
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double product_gflops() {
+  constexpr int64_t n = 1024;
+  const Tensor a = torch::randn({n, n}), b = torch::randn({n, n});
+  double best = 0;
+  for (int i = 0; i < 4; ++i) {
+    const auto start = Clock::now();
+    torch::mm(a, b);
+    best = std::max(best, 2.0 * n * n * n / seconds_since(start) / 1e9);
+  }
+  return best;
+}
+
+// The library that libtorch's products go to: reference BLAS is 30 times slower.
+std::string blas_library() {
+  Dl_info info{};
+  void* sgemm = dlsym(RTLD_DEFAULT, "sgemm_");
+  if (!sgemm || !dladdr(sgemm, &info) || !info.dli_fname) return "";
+  std::error_code ignored;
+  const fs::path real = fs::canonical(info.dli_fname, ignored);
+  return real.empty() ? info.dli_fname : real.string();
+}
+
+void put_whole(const std::string& path, const std::string& bytes) {
+  AtomicFile file(path);
+  file.write(bytes);
+  file.commit();
+}
+
+// bf16 for the products of what runs while it lives.
+class Autocast {
+ public:
+  explicit Autocast(bool on) : on_(on) {
+    if (!on_) return;
+    at::autocast::set_autocast_cpu_dtype(at::kBFloat16);
+    at::autocast::set_cpu_enabled(true);
+  }
+  ~Autocast() {
+    if (!on_) return;
+    at::autocast::clear_cache();
+    at::autocast::set_cpu_enabled(false);
+  }
+  Autocast(const Autocast&) = delete;
+  Autocast& operator=(const Autocast&) = delete;
+
+ private:
+  bool on_;
+};
+
+class Trainer {
+ public:
+  Trainer(const RunConfig& config, const std::string& folder)
+      : c_(config), folder_(folder), data_(config.data.folder), packing_(data_, config.data.packing, config.training.seed),
+        model_(config.model, data_.n_vocab() + (config.model.diffusion ? 1 : 0), config.data.context, config.training.seed), optimizer_(groups(), torch::optim::AdamWOptions(config.training.rate)) {
+    mask_token_ = torch::tensor(int64_t{data_.n_vocab()});
+    n_step_ = std::max<int64_t>(1, c_.training.tokens / tokens_of_step());
+    n_flop_ = 6.0 * static_cast<double>(model_->n_parameter());
+    // Two products of queries and keys, and two of weights and values, forward and twice backward.
+    n_flop_ += 12.0 * c_.model.n_layer * c_.model.n_head * c_.model.d_head * c_.data.context;
+    fs::create_directories(folder);
+    claim();
+  }
+
+  Outcome run(const Watch& watch) {
+    Outcome outcome{.finished = false, .state = {}, .curve = {}, .product_gflops = product_gflops(), .notes = {}};
+    if (const std::string blas = blas_library(); !blas.empty() && blas.find("openblas") == std::string::npos && blas.find("mkl") == std::string::npos)
+      outcome.notes.push_back(fmt::format("products go to '{}', which is some 30 times slower than OpenBLAS; install libopenblas0-openmp", blas));
+    load();
+    const std::vector<int64_t> measured = measured_steps(n_step_, c_.training.measurements);
+    const auto start = Clock::now();
+    const int64_t first = step_;
+    State& s = outcome.state;
+    bool go_on = true;
+    measure_at(measured);
+    while (step_ < n_step_ && go_on) {
+      loss_sum_ += one_step();
+      ++n_loss_, ++step_;
+      measure_at(measured);
+      const double seconds = seconds_since(start), done = static_cast<double>(step_ - first);
+      s = {.step = step_, .n_step = n_step_, .tokens = step_ * tokens_of_step(), .loss = loss_, .tokens_per_second = done * static_cast<double>(tokens_of_step()) / seconds,
+           .seconds_left = seconds / done * static_cast<double>(n_step_ - step_), .gflops = done * static_cast<double>(tokens_of_step()) * n_flop_ / seconds / 1e9,
+           .last = curve_.empty() ? std::nullopt : std::optional(curve_.back())};
+      if (watch) go_on = watch(s);
+      if (step_ % c_.training.checkpoint == 0 || step_ == n_step_ || !go_on) save();
+    }
+    s.step = step_, s.n_step = n_step_, s.tokens = step_ * tokens_of_step();
+    if (!curve_.empty()) s.last = curve_.back();
+    outcome.finished = step_ == n_step_;
+    outcome.curve = curve_;
+    if (outcome.finished) export_model(outcome);
+    return outcome;
+  }
+
+ private:
+  std::string path(const char* name) const { return (fs::path(folder_) / name).string(); }
+  int64_t tokens_of_step() const { return int64_t{c_.training.batch} * c_.training.accumulate * c_.data.context; }
+
+  // Matrices decay; norms, biases and learned logits do not.
+  std::vector<torch::optim::OptimizerParamGroup> groups() {
+    std::vector<Tensor> matrices, others;
+    for (const Tensor& p : model_->parameters()) (p.dim() >= 2 ? matrices : others).push_back(p);
+    const auto group = [&](std::vector<Tensor> list, double decay) {
+      auto options = std::make_unique<torch::optim::AdamWOptions>(c_.training.rate);
+      options->betas({c_.training.beta1, c_.training.beta2}).weight_decay(decay);
+      return torch::optim::OptimizerParamGroup(std::move(list), std::move(options));
+    };
+    return {group(matrices, c_.training.weight_decay), group(others, 0)};
+  }
+
+  double rate() const {
+    const double at = static_cast<double>(step_ + 1), warm = std::min(1.0, at / std::max(1, c_.training.warmup));
+    if (c_.training.schedule == "constant") return c_.training.rate * warm;
+    constexpr double kFloor = 0.1;
+    return c_.training.rate * warm * (kFloor + (1 - kFloor) * (1 + std::cos(M_PI * at / static_cast<double>(n_step_))) / 2);
+  }
+
+  Tensor batch(int64_t index) const {
+    Tensor tokens = torch::empty({c_.training.batch, c_.data.context + 1}, torch::kLong);
+    packing_.batch(index, c_.training.batch, c_.data.context, {tokens.data_ptr<int64_t>(), static_cast<size_t>(tokens.numel())});
+    return tokens;
+  }
+
+  double one_step() {
+    for (auto& group : optimizer_.param_groups()) static_cast<torch::optim::AdamWOptions&>(group.options()).lr(rate());
+    optimizer_.zero_grad();
+    double sum = 0;
+    for (int a = 0; a < c_.training.accumulate; ++a) {
+      const int64_t index = step_ * c_.training.accumulate + a;
+      const Tensor tokens = batch(index);
+      Tensor loss;
+      {
+        const Autocast autocast(c_.training.precision == "bf16");
+        loss = c_.model.diffusion ? diffusion_loss(model_, tokens, mask_token_, 0, (int64_t{c_.training.seed} << 32) + index)
+                                  : next_token_loss(model_(tokens.narrow(1, 0, c_.data.context)), tokens, c_.model.prefix);
+      }
+      sum += loss.item<double>();
+      if (const Tensor balance = model_->balance(); balance.defined()) loss = loss + c_.model.balance * balance;
+      (loss / static_cast<double>(c_.training.accumulate)).backward();
+    }
+    if (c_.training.clip > 0) torch::nn::utils::clip_grad_norm_(model_->parameters(), c_.training.clip);
+    optimizer_.step();
+    const double loss = sum / c_.training.accumulate;
+    if (!std::isfinite(loss)) throw InputError(fmt::format("the loss of step {} is no number; use a smaller training.rate or a longer training.warmup", step_));
+    return loss;
+  }
+
+  void measure_at(const std::vector<int64_t>& steps) {
+    if (!std::ranges::binary_search(steps, step_) || (!curve_.empty() && curve_.back().step >= step_)) return;
+    if (!probe_.defined()) {
+      probe_ = torch::empty({c_.training.probe, c_.data.context + 1}, torch::kLong);
+      packing_.validation(0, c_.training.probe, c_.data.context, {probe_.data_ptr<int64_t>(), static_cast<size_t>(probe_.numel())});
+    }
+    Measurement m = measure(model_, probe_, mask_token_);
+    m.step = step_, m.tokens = step_ * tokens_of_step();
+    if (n_loss_ > 0) loss_ = loss_sum_ / static_cast<double>(n_loss_);
+    m.loss = n_loss_ > 0 ? loss_ : m.validation;
+    loss_sum_ = 0, n_loss_ = 0;
+    curve_.push_back(m);
+    std::string lines;
+    for (const Measurement& each : curve_) lines += to_json_line(each);
+    put_whole(path("telemetry.jsonl"), lines);
+  }
+
+  // The folder is of this run, or becomes it.
+  void claim() const {
+    const std::string mine = to_toml(c_);
+    std::ifstream file(path("run.toml"));
+    if (!file) return put_whole(path("run.toml"), mine);
+    if (std::string(std::istreambuf_iterator<char>(file), {}) != mine)
+      throw InputError(fmt::format("'{}' holds another run; give a folder of its own, or the configuration that is in {}", folder_, path("run.toml")));
+  }
+
+  void save() {
+    torch::serialize::OutputArchive archive, weights, moments;
+    model_->save(weights);
+    optimizer_.save(moments);
+    archive.write("model", weights);
+    archive.write("optimizer", moments);
+    archive.write("step", torch::tensor(step_));
+    archive.write("loss", torch::tensor({loss_sum_, static_cast<double>(n_loss_), loss_}, torch::kDouble));
+    std::ostringstream bytes;
+    archive.save_to(bytes);
+    put_whole(path("checkpoint.pt"), bytes.str());
+  }
+
+  void load() {
+    if (!fs::exists(path("checkpoint.pt"))) return;
+    try {
+      torch::serialize::InputArchive archive, weights, moments;
+      archive.load_from(path("checkpoint.pt"));
+      archive.read("model", weights);
+      archive.read("optimizer", moments);
+      model_->load(weights);
+      optimizer_.load(moments);
+      Tensor step, loss;
+      archive.read("step", step);
+      archive.read("loss", loss);
+      step_ = step.item<int64_t>();
+      loss_sum_ = loss[0].item<double>(), n_loss_ = std::llround(loss[1].item<double>()), loss_ = loss[2].item<double>();
+    } catch (const c10::Error&) {
+      throw InputError(fmt::format("'{}' is no checkpoint of this run; delete it to start again", path("checkpoint.pt")));
+    }
+    for (const Measurement& m : read_telemetry(folder_))
+      if (m.step <= step_) curve_.push_back(m);
+  }
+
+  void export_model(Outcome& outcome) {
+    const std::string refused = why_not_gguf(c_.model);
+    if (refused.empty()) write_gguf(model_, data_, /*adds_bos=*/c_.data.packing == "context" || c_.data.packing == "document", c_.data.context, path("model.gguf"));
+    else outcome.notes.push_back(refused);
+  }
+
+  const RunConfig c_;
+  const std::string folder_;
+  TokenFile data_;
+  Packing packing_;
+  LanguageModel model_;
+  torch::optim::AdamW optimizer_;
+  Tensor mask_token_, probe_;
+  int64_t step_ = 0, n_step_ = 0, n_loss_ = 0;
+  double loss_sum_ = 0, loss_ = 0, n_flop_ = 0;
+  std::vector<Measurement> curve_;
+};
+
+}  // namespace
+
+Outcome train(const RunConfig& config, const std::string& folder, const Watch& watch) {
+  at::set_num_threads(config.training.threads > 0 ? config.training.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  return Trainer(config, folder).run(watch);
+}
+
+std::vector<Measurement> read_telemetry(const std::string& folder) {
+  const std::string path = (fs::path(folder) / "telemetry.jsonl").string();
+  std::ifstream file(path);
+  if (!file) throw InputError(fmt::format("cannot read '{}'; give the folder of a run", path));
+  std::vector<Measurement> curve;
+  for (std::string line; std::getline(file, line);) curve.push_back(from_json_line(line));
+  return curve;
+}
+
+}  // namespace sinkscope::train

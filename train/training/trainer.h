@@ -1,0 +1,43 @@
+// A run: a folder with its configuration, checkpoints, measurements and, at its end, the model as GGUF.
+//
+//   run.toml         what is trained, whole
+//   checkpoint.pt    weights, optimizer and step; replaced whole
+//   telemetry.jsonl  one Measurement a line
+//   model.gguf       what llama.cpp and sinkscope run, where the variant can be expressed
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/run_config.h"
+#include "training/telemetry.h"
+
+namespace sinkscope::train {
+
+struct State {
+  int64_t step = 0, n_step = 0, tokens = 0;
+  double loss = 0, tokens_per_second = 0, seconds_left = 0;
+  double gflops = 0;                          // of the model's products: 6 x parameters x tokens, and attention's
+  std::optional<Measurement> last;
+};
+// False: stop behind this step; a checkpoint is written.
+using Watch = std::function<bool(const State&)>;
+
+struct Outcome {
+  bool finished = false;
+  State state;
+  std::vector<Measurement> curve;
+  double product_gflops = 0;                  // what a plain matrix product reaches on this machine
+  std::vector<std::string> notes;             // what a reader must know
+};
+
+// Trains in `folder`, or goes on where its checkpoint stands: to the same bits as without a stop, for the same number of threads.
+// Throws InputError for a folder of another run, and for wrong data.
+Outcome train(const RunConfig& config, const std::string& folder, const Watch& watch = {});
+
+// Of a run's folder. Throws InputError.
+std::vector<Measurement> read_telemetry(const std::string& folder);
+
+}  // namespace sinkscope::train
