@@ -22,6 +22,7 @@ namespace sinkscope::train {
 namespace {
 
 namespace fs = std::filesystem;
+using namespace std::string_literals;
 
 std::string content(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
@@ -135,7 +136,7 @@ TEST_F(PrepareTest, ATextWithoutSeparatorsIsOneDocument) {
 TEST_F(PrepareTest, AnyBytesSurvive) {
   std::string text = joined(some_documents(60)) + "\f";
   std::mt19937 random(3);
-  std::string odd = std::string("\0\xff\xfe\xc0\x80 caf\xe9 \xed\xa0\x80 \xf4\x90\x80\x80 \xe2\x96 \u2585 \ufffd \U0001f600 end\xe2", 50);
+  std::string odd = "\0\xff\xfe\xc0\x80 caf\xe9 \xed\xa0\x80 \xf4\x90\x80\x80 \xe2\x96 \u2585 \ufffd \U0001f600 end\xe2"s;
   for (int i = 0; i < 4096; ++i) odd += static_cast<char>(random());
   std::erase(odd, '\f');
   const TokenFile data(prepared(text + odd));
