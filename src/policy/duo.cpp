@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "policy/first_and_last.h"
+#include "policy/protect.h"
 
 namespace sinkscope::policy {
 namespace {
@@ -20,7 +21,7 @@ std::unique_ptr<Policy> duo(const Options& options) {
   const auto n_retrieval = static_cast<size_t>(std::ceil(kRetrievalShare * static_cast<double>(heads.size())));
   Options own = options;
   const int streaming = std::min(kFirstRows + kLastRows + options.n_batch, std::max(options.budget / 2, options.n_batch + 2));
-  own.sinks = std::clamp((streaming - options.n_batch) * kFirstRows / (kFirstRows + kLastRows), 1, kFirstRows);  // never without the sink
+  protect_also(own, first_positions(std::clamp((streaming - options.n_batch) * kFirstRows / (kFirstRows + kLastRows), 1, kFirstRows)));  // never without the sink
   const auto n_streaming = static_cast<int>(heads.size() - n_retrieval), n = static_cast<int>(n_retrieval);
   const int retrieval = n > 0 ? options.budget + (options.budget - streaming) * n_streaming / n : 0;
   HeadRows rows;

@@ -10,10 +10,11 @@ namespace sinkscope::policy {
 
 using HeadRows = std::map<std::pair<int, int>, int>;  // (layer, KV head): rows, those to come included
 
-// `sinks` rows at the start, the protected ones, and the last. Heads that are not listed have the budget's rows; 0 is no bound.
+// The protected rows and the last ones. Heads that are not listed have the budget's rows; 0 is no bound. Throws UsageError where a
+// head has no room for what is protected.
 class FirstAndLast : public Policy {
  public:
-  explicit FirstAndLast(Options options, HeadRows rows = {}) : options_(std::move(options)), rows_(std::move(rows)) {}
+  explicit FirstAndLast(Options options, HeadRows rows = {});
   Kept keep(const Crowded& c) const override;
 
  private:

@@ -1,32 +1,34 @@
 #include "policy/policy.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <numeric>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "policy/protect.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::policy {
 namespace {
 
 constexpr Kind kKinds[] = {
-    {.name = "full", .make = full, .needs_budget = false, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
-    {.name = "window", .make = window, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
-    {.name = "streaming", .make = streaming, .needs_budget = true, .has_sinks = true, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
-    {.name = "sinkmap", .make = sinkmap, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
-    {.name = "duo", .make = duo, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
-    {.name = "h2o", .make = h2o, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "tova", .make = tova, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "snapkv", .make = snapkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "pyramidkv", .make = pyramidkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "adakv", .make = adakv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "criticalkv", .make = criticalkv, .needs_budget = true, .has_sinks = false, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "expected", .make = expected, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "knorm", .make = knorm, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "keydiff", .make = keydiff, .needs_budget = true, .has_sinks = false, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "full", .make = full, .needs_budget = false, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
+    {.name = "window", .make = window, .needs_budget = true, .has_sinks = false, .protects = false, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
+    {.name = "streaming", .make = streaming, .needs_budget = true, .has_sinks = true, .protects = true, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
+    {.name = "sinkmap", .make = sinkmap, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
+    {.name = "duo", .make = duo, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
+    {.name = "h2o", .make = h2o, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "tova", .make = tova, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "snapkv", .make = snapkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "pyramidkv", .make = pyramidkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "adakv", .make = adakv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "criticalkv", .make = criticalkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "expected", .make = expected, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "knorm", .make = knorm, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "keydiff", .make = keydiff, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
 };
 
 }  // namespace
@@ -48,17 +50,35 @@ std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
   if (options.sinks < 0) throw UsageError(fmt::format("{} sinks are no number of rows; use 0 or more", options.sinks));
   if (k.needs_map && (!options.map || options.map->heads.empty()))
     throw UsageError(fmt::format("policy '{}' needs to know the model's heads; give --sinkmap FILE, a sink map that sinkscope calibrate has measured", name));
-  // Something must stay beside what comes and what may not go.
-  const auto fits = [&](int n, const char* what) {
-    if (k.needs_budget && n + options.n_batch >= options.budget)
-      throw UsageError(fmt::format("a budget of {} rows has no room for {} {} beside a batch of {} tokens; give a larger --budget or a smaller --chunk",
-                                   options.budget, n, what, options.n_batch));
-  };
-  fits(0, "old rows");
-  if (k.has_sinks) fits(options.sinks, "sinks");
-  fits(static_cast<int>(options.protect.size()), "protected rows");
-  if (k.keeps_window) fits(options.window, "last rows");
-  return k.make(options);
+  Options own = options;
+  if (!k.protects) own.protect.clear();
+  if (k.has_sinks) protect_also(own, first_positions(options.sinks));
+  if (k.needs_budget) check_room(options.budget, own, k.keeps_window ? options.window : 0);
+  return k.make(own);
+}
+
+void check_room(int rows, const Options& options, int n_last) {
+  if (rows > options.n_batch + static_cast<int>(options.protect.size()) + n_last) return;
+  throw UsageError(fmt::format("a head would have {} rows, which must hold a batch of {} tokens, {} sinks and protected rows, {} last rows and one more; give more rows, "
+                               "a smaller --chunk or fewer protected rows", rows, options.n_batch, options.protect.size(), n_last));
+}
+
+void protect_also(Options& options, const std::vector<int32_t>& positions) {
+  std::vector<int32_t> all;
+  std::ranges::set_union(options.protect, positions, std::back_inserter(all));
+  options.protect = std::move(all);
+}
+
+std::vector<int> protected_rows(const cache::Head& head, const Options& options) {
+  std::vector<int> rows;
+  if (options.protect.empty()) return rows;
+  const std::vector<int32_t> positions = head.positions();
+  for (auto row = positions.begin(); const int32_t position : options.protect) {
+    row = std::lower_bound(row, positions.end(), position);
+    if (row == positions.end()) break;
+    if (*row == position) rows.push_back(static_cast<int>(row - positions.begin()));
+  }
+  return rows;
 }
 
 std::vector<bool> first_and_last(int n_row, int n_first, int most) {
@@ -86,12 +106,9 @@ std::vector<float> smoothed(const std::vector<float>& scores, int width) {
 }
 
 void prefer(std::vector<float>& scores, const cache::Head& head, const Options& options, int n_last) {
-  constexpr float kWins = std::numeric_limits<float>::infinity();
-  std::fill(scores.end() - std::min<ptrdiff_t>(n_last, static_cast<ptrdiff_t>(scores.size())), scores.end(), kWins);
-  if (options.protect.empty()) return;
-  const std::vector<int32_t> positions = head.positions();
-  for (size_t i = 0; i < positions.size(); ++i)
-    if (std::ranges::binary_search(options.protect, positions[i])) scores[i] = kWins;
+  constexpr float kLast = std::numeric_limits<float>::max(), kProtected = std::numeric_limits<float>::infinity();
+  std::fill(scores.end() - std::min<ptrdiff_t>(n_last, static_cast<ptrdiff_t>(scores.size())), scores.end(), kLast);
+  for (const int row : protected_rows(head, options)) scores[row] = kProtected;
 }
 
 std::vector<bool> best(const std::vector<float>& scores, int most) {

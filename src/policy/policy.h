@@ -24,7 +24,7 @@ struct Options {
   int budget = 0;                   // rows of each KV head, those to come included; 0: as many as there are
   int n_batch = 1;                  // tokens that come at once, at most
   int sinks = 4;                    // streaming: first rows that stay
-  std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
+  std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order, none twice
   std::function<Projection(int layer)> output_projection = {};  // of criticalkv
   std::shared_ptr<const SinkMap> map = {};  // of sinkmap and duo, calibrated
   int window = 32;                  // snapkv and its kin: last rows that stay, and queries whose attention counts
@@ -54,7 +54,7 @@ class Policy {
 struct Kind {
   const char* name;
   std::unique_ptr<Policy> (*make)(const Options&);
-  bool needs_budget, has_sinks, keeps_window, needs_map;
+  bool needs_budget, has_sinks, protects, keeps_window, needs_map;
   bool scatters;                    // it may leave single rows
   const char* positions;            // where its rows stand unless somebody says otherwise: cache or gaps
 };
@@ -66,6 +66,15 @@ const Kind& kind(const std::string& name);
 std::unique_ptr<Policy> make(const std::string& name, const Options& options);
 
 // --- what policies are made of
+
+// Throws UsageError where a head of so many rows has no room for a batch, the protected rows, `n_last` others and one more.
+void check_room(int rows, const Options& options, int n_last = 0);
+
+// These positions, in order and none twice, are protected too.
+void protect_also(Options& options, const std::vector<int32_t>& positions);
+
+// The head's rows that are protected, in order.
+std::vector<int> protected_rows(const cache::Head& head, const Options& options);
 
 // The first `n_first` and the last rows, `most` in all.
 std::vector<bool> first_and_last(int n_row, int n_first, int most);
@@ -84,7 +93,7 @@ std::vector<float> observed(const cache::Head& head);
 // Means over `width` neighbours on either side and the row itself, as far as there are any.
 std::vector<float> smoothed(const std::vector<float>& scores, int width);
 
-// Scores that let the protected rows and the last `n_last` win over all others.
+// Scores that let the last `n_last` rows win over all others, and the protected ones over these.
 void prefer(std::vector<float>& scores, const cache::Head& head, const Options& options, int n_last);
 
 // The `most` rows with the highest scores, later ones before earlier ones of the same score.

@@ -284,6 +284,33 @@ TEST(Policy, DuoKeepsAllThatItCanOfHeadsThatLookFarBack) {
   EXPECT_EQ(kept[1], last(44, {0, 1, 2}));
 }
 
+TEST(Policy, ProtectedRowsWinOverTheLastOnes) {
+  const Seen seen({.n_last = 10, .all = true});
+  const std::vector<int32_t> protect = first_positions(8);
+  const std::vector<int> rows(protect.begin(), protect.end());
+  // The last layer has 11 rows, of which 2 come.
+  for (const std::vector<bool>& kept : seen.kept("pyramidkv", {.budget = 30, .n_batch = 2, .protect = protect, .window = 10}, 2, 4, 5)) EXPECT_EQ(kept, last(1, rows));
+  // Half of the budget is for the last rows, more than the protected ones leave.
+  for (const std::vector<bool>& kept : seen.kept("h2o", {.budget = 14, .n_batch = 1, .protect = protect})) EXPECT_EQ(kept, last(5, rows));
+}
+
+TEST(Policy, ABudgetHoldsWhatIsProtectedInEveryHead) {
+  const auto refused = [](const char* policy, int budget, int n_batch, int n_protect, std::shared_ptr<SinkMap> map = nullptr) {
+    EXPECT_THROW(make(policy, {.budget = budget, .n_batch = n_batch, .protect = first_positions(n_protect), .map = map}), UsageError) << policy;
+    EXPECT_NO_THROW(make(policy, {.budget = budget, .n_batch = n_batch, .protect = first_positions(1), .map = map})) << policy;
+  };
+  refused("snapkv", 66, 32, 4);
+  refused("adakv", 70, 32, 10);
+  refused("h2o", 64, 16, 48);
+  refused("pyramidkv", 256, 32, 11);
+  refused("streaming", 64, 32, 32);
+  refused("duo", 96, 32, 40, some_map());
+  const auto map = some_map();
+  map->positions = first_positions(70);
+  EXPECT_THROW(make("sinkmap", {.budget = 96, .n_batch = 32, .map = map}), UsageError);
+  EXPECT_NO_THROW(make("window", {.budget = 64, .n_batch = 32, .protect = first_positions(40)}));  // it protects none
+}
+
 TEST(Policy, KNormAndKeyDiffLookAtKeysAlone) {
   const Seen seen({});
   for (int h = 0; h < kHeadKv; ++h) {

@@ -17,6 +17,12 @@ constexpr int kMostFirst = 1 << 20;
 
 }  // namespace
 
+std::vector<int32_t> first_positions(int n) {
+  std::vector<int32_t> positions(n);
+  std::iota(positions.begin(), positions.end(), 0);
+  return positions;
+}
+
 std::vector<int32_t> protected_positions(const std::string& text, const std::string& kv_type) {
   if (text == "auto") return protected_positions(cache::coding(cache::precision(kv_type)).settles ? "first:4" : "none", kv_type);
   if (text == "none") return {};
@@ -27,9 +33,7 @@ std::vector<int32_t> protected_positions(const std::string& text, const std::str
     if (const auto [at, error] = std::from_chars(text.data() + kFirst.size(), end, n); error != std::errc() || at != end) n = -1;
   }
   if (n < 0 || n > kMostFirst) throw UsageError(fmt::format("--protect '{}' names no rows; use auto, first:N, sinkmap:FILE or none", text));
-  std::vector<int32_t> positions(n);
-  std::iota(positions.begin(), positions.end(), 0);
-  return positions;
+  return first_positions(n);
 }
 
 }  // namespace sinkscope::policy

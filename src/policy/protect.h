@@ -7,6 +7,8 @@
 
 namespace sinkscope::policy {
 
+std::vector<int32_t> first_positions(int n);  // 0, 1, ... n - 1
+
 // "first:N", "sinkmap:FILE" (the positions that `sinkscope profile --sinkmap` found) or "none" as positions, in order; "auto"
 // is first:4 for a --kv-type that is coarser than F16, else none. Throws UsageError for anything else, InputError for a file
 // that is no sink map.

@@ -1,9 +1,6 @@
 #include <algorithm>
 
-#include <fmt/format.h>
-
 #include "policy/snapkv.h"
-#include "sinkscope/error.h"
 
 namespace sinkscope::policy {
 namespace {
@@ -26,9 +23,7 @@ class PyramidKv : public SnapKv {
 
 std::unique_ptr<Policy> pyramidkv(const Options& options) {
   const int least = options.window + static_cast<int>((options.budget - options.window) / kBeta);
-  if (options.n_batch >= least)
-    throw UsageError(fmt::format("a budget of {} rows leaves the last layer {}, no room for a batch of {} tokens; give a larger --budget or a smaller --chunk",
-                                 options.budget, least, options.n_batch));
+  check_room(least, options);
   return std::make_unique<PyramidKv>(options);
 }
 

@@ -38,6 +38,7 @@ SinkMap read_sink_map(const std::string& path) {
     throw InputError(fmt::format("'{}' is calibrated for {} of {} heads; run the same sinkscope calibrate again, it goes on where it stopped", path,
                                  map.heads.size(), n_head));
   std::ranges::sort(map.positions);
+  map.positions.erase(std::unique(map.positions.begin(), map.positions.end()), map.positions.end());
   return map;
 }
 

@@ -24,10 +24,8 @@ double need_of(const HeadLoss& head, const SinkMap& map) {
 std::unique_ptr<Policy> sinkmap(const Options& options) {
   const SinkMap& map = *options.map;
   Options own = options;
-  own.sinks = 0;
-  own.protect.insert(own.protect.end(), map.positions.begin(), map.positions.end());
-  std::ranges::sort(own.protect);
-  own.protect.erase(std::unique(own.protect.begin(), own.protect.end()), own.protect.end());
+  protect_also(own, map.positions);
+  check_room(options.budget, own);
 
   // Beside what every head must have, by need.
   const int least = std::min(options.budget, options.n_batch + static_cast<int>(own.protect.size()) + options.budget / 4);
