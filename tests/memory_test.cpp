@@ -154,6 +154,25 @@ TEST(Memory, EveryPolicyKeepsItsBudgetOnAnyNumberOfThreads) {
   }
 }
 
+// Observations of single tokens take most.
+TEST(Memory, ABudgetInBytesHoldsWhateverAPolicyRemembers) {
+  const Model model("smollm2-135m");
+  const std::vector<int> tokens = random_tokens(model, 32 * 11 + 40);
+  for (const auto& [policy, mebibytes] : {std::pair("expected", 8), {"criticalkv", 10}}) {
+    SessionOptions o = options(32, MemoryOptions{.policy = policy, .budget_bytes = int64_t{mebibytes} << 20}, "f16");
+    o.all_logits = o.batch_invariant = false;
+    Session session(model, o);
+    size_t most = 0;
+    session.run(std::span(tokens).first(32 * 11), nullptr, [&](int) { most = std::max(most, session.memory_bytes()); });
+    for (int i = 32 * 11; i < static_cast<int>(tokens.size()); ++i) {
+      session.append(std::span(tokens).subspan(i, 1));
+      most = std::max(most, session.memory_bytes());
+    }
+    EXPECT_EQ(std::round(session.memory_rows()), session.memory_budget()) << policy;
+    EXPECT_LE(static_cast<int64_t>(most), o.memory->budget_bytes) << policy;
+  }
+}
+
 TEST(Memory, SequencesShareWhatTheyHaveInCommon) {
   const Model model("smollm2-135m");
   const std::vector<int> tokens = random_tokens(model, 300);

@@ -9,11 +9,12 @@
 
 namespace sinkscope::cache {
 
-// Which queries are looked at.
+// What a policy must know: which queries are looked at, and what is remembered of each row.
 struct Observe {
   int n_last = 0;        // the last so many, over batches; 0: none
   bool all = false;      // every query that ever was, added up (H2O)
   bool queries = false;  // what the queries themselves are like: Layer::queries
+  bool notes = false;    // a number for each row: Head::notes()
   bool any() const { return all || n_last > 0; }
 };
 

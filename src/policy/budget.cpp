@@ -23,23 +23,27 @@ int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<
   // What a head has beside its rows: as many holes as Head::keep suffers, or a sixteenth of the rows, and the newest block.
   constexpr double kSpareRows = 3 * cache::kBlockRows, kHoles = 17.0 / 16;
   constexpr double kPart = 1.25 * sizeof(cache::Head::Part);  // of a vector that grows
-  const double n_observation = observe.any() ? 1 + (observe.n_last + n_batch - 1.0) / n_batch : 0;
+  // Tokens may come one by one, each with an observation of its own, and one more before the oldest goes. What grows with the rows has up to twice the room.
+  const int n_observation = observe.n_last > 0 ? observe.n_last + 1 : 0, n_growing = observe.all + observe.notes;
+  const double observed = sizeof(float) * (n_observation + 2.0 * n_growing), observations = 2.0 * sizeof(cache::Observation) * (n_observation + observe.all);
   double of_row = 0, fixed = 1 << 16;
   for (size_t i = 0; i < memory.layers().size(); ++i) {
     const cache::Layer& layer = memory.layers()[i];
     if (layer.heads.empty()) continue;
+    if (layer.queries) fixed += static_cast<double>(layer.queries->bytes());
     const auto row_of = [&](bool settled, int rows_of_block) {
       const auto block = static_cast<double>(sizeof(cache::Block) + cache::Block::data_bytes(*layer.storage, settled, rows_of_block));
-      return kHoles * (block + kPart) / rows_of_block + 2 * sizeof(float) * n_observation;
+      return kHoles * (block + kPart) / rows_of_block;
     };
     const double kept = row_of(true, scattered ? 1 : cache::kBlockRows), kept_by_window = row_of(true, cache::kBlockRows), fresh = row_of(false, cache::kBlockRows);
     const int keeps = window(static_cast<int>(i));
-    fixed += static_cast<double>(layer.heads.size()) * (kSpareRows * fresh + (keeps > 0 ? (keeps + n_batch) * kept_by_window : 0));
-    if (keeps == 0) of_row += static_cast<double>(layer.heads.size()) * kept;
+    const auto n_head = static_cast<double>(layer.heads.size());
+    fixed += n_head * (kSpareRows * fresh + (keeps > 0 ? (keeps + n_batch) * kept_by_window : kSpareRows * observed + observations));
+    if (keeps == 0) of_row += n_head * (kept + observed);
   }
   const double rows = of_row > 0 ? (static_cast<double>(bytes) - fixed) / of_row : 1e9;
   if (rows < 1)
-    throw UsageError(fmt::format("{} bytes are too little for this model's keys and values, whose blocks alone take {:.0f}; give more", bytes, fixed));
+    throw UsageError(fmt::format("{} bytes are too little for this model's keys and values, which take {:.0f}; give more", bytes, fixed));
   return static_cast<int>(std::min(rows, 1e9));
 }
 

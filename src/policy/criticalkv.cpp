@@ -11,6 +11,7 @@ namespace {
 class CriticalKv : public SnapKv {
  public:
   using SnapKv::SnapKv;
+  cache::Observe observe() const override { return {.n_last = options_.window, .notes = true}; }
   void note(cache::Layer& layer, int index) const override {
     bool any = false;
     for (const cache::Head& head : layer.heads) any |= static_cast<int>(head.notes().size()) < head.n_row();
