@@ -154,7 +154,7 @@ TEST(Memory, EveryPolicyKeepsItsBudgetOnAnyNumberOfThreads) {
   }
 }
 
-// Observations of single tokens take most.
+// Tokens that come one by one leave most to remember.
 TEST(Memory, ABudgetInBytesHoldsWhateverAPolicyRemembers) {
   const Model model("smollm2-135m");
   const std::vector<int> tokens = random_tokens(model, 32 * 11 + 40);

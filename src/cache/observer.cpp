@@ -29,7 +29,7 @@ void Observer::add_to(Layer& layer) {
     Head& head = layer.heads[h];
     const double* mass = mass_.data() + (h + 1) * shape_.n_key - head.n_row();
     std::vector<Observation>& seen = head.observations();
-    if (!observe_.all || seen.empty()) seen.emplace_back();
+    if (seen.empty() || (!observe_.all && seen.back().n_query + n_query > observe_.together())) seen.emplace_back();
     seen.back().mass.resize(head.n_row());
     seen.back().n_query += n_query;
     for (int i = 0; i < head.n_row(); ++i) seen.back().mass[i] += static_cast<float>(mass[i] / group);

@@ -1,6 +1,7 @@
 // How much attention kept rows receive: what score policies choose by.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "attention/columns.h"
@@ -11,11 +12,15 @@ namespace sinkscope::cache {
 
 // What a policy must know: which queries are looked at, and what is remembered of each row.
 struct Observe {
-  int n_last = 0;        // the last so many, over batches; 0: none
+  int n_last = 0;        // the last so many, over batches, of which small ones count together; 0: none
   bool all = false;      // every query that ever was, added up (H2O)
   bool queries = false;  // what the queries themselves are like: Layer::queries
   bool notes = false;    // a number for each row: Head::notes()
   bool any() const { return all || n_last > 0; }
+  // Queries of batches that share an observation, at most: so there are few, also where tokens come one by one.
+  int together() const { return n_last / 4; }
+  // Observations of a head, at most: two neighbours have more queries than `together`, and one comes before the oldest goes.
+  int n_observation() const { return all ? 1 : n_last > 0 ? std::min(n_last, 8) + 2 : 0; }
 };
 
 class Observer : public Probe {

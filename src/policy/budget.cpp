@@ -23,9 +23,9 @@ int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<
   // What a head has beside its rows: as many holes as Head::keep suffers, or a sixteenth of the rows, and the newest block.
   constexpr double kSpareRows = 3 * cache::kBlockRows, kHoles = 17.0 / 16;
   constexpr double kPart = 1.25 * sizeof(cache::Head::Part);  // of a vector that grows
-  // Tokens may come one by one, each with an observation of its own, and one more before the oldest goes. What grows with the rows has up to twice the room.
-  const int n_observation = observe.n_last > 0 ? observe.n_last + 1 : 0, n_growing = observe.all + observe.notes;
-  const double observed = sizeof(float) * (n_observation + 2.0 * n_growing), observations = 2.0 * sizeof(cache::Observation) * (n_observation + observe.all);
+  // The newest observation and notes grow with the rows, into up to twice the room.
+  const int n_observation = observe.n_observation(), n_growing = (n_observation > 0) + observe.notes;
+  const double observed = 1.0 * sizeof(float) * (n_observation + n_growing), observations = 2.0 * sizeof(cache::Observation) * n_observation;
   double of_row = 0, fixed = 1 << 16;
   for (size_t i = 0; i < memory.layers().size(); ++i) {
     const cache::Layer& layer = memory.layers()[i];
