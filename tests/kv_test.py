@@ -1,5 +1,6 @@
 """Whole-program tests of what sits on KV memory of our own: eval, calibrate and stream."""
 
+import hashlib
 import json
 import math
 import os
@@ -40,6 +41,7 @@ class Eval(Test):
         results = self.load("out.json")["results"]
         self.assertEqual(len(results), 5)
         for r, bytes in zip(results[1:], [3 << 20, 5 << 20] * 2):
+            self.assertEqual(r["budget_bytes"], bytes)
             self.assertLessEqual(r["kv_bytes"], bytes)
             self.assertGreater(r["kv_bytes"], bytes * .5)
             self.assertGreater(r["budget_rows"], 20)
@@ -169,6 +171,8 @@ class Calibrate(Test):
             self.assertLess(abs(h["loss"][0]), 1)
         self.assertGreater(max(h["kl"][0] for h in c["heads"]), 1e-6)
         self.works("eval", MODEL, "text", "--policy", "sinkmap,duo", "--budget", "96", "--tokens", "250", "--sinkmap", "map.json", "--json", "out.json")
+        with open(self.path("map.json"), "rb") as file:
+            self.assertEqual(self.load("out.json")["run"]["sink_maps"], [{"file": "map.json", "sha256": hashlib.sha256(file.read()).hexdigest()}])
         full, *others = self.load("out.json")["results"]
         for r in others:
             self.assertLessEqual(r["mean_rows"], 96)
@@ -199,8 +203,27 @@ class Calibrate(Test):
         other["model"]["sha256"] = "0" * 64
         self.write("other.json", json.dumps(other))
         self.refused(FAILED, "calibrate", MODEL, "text", "--sinkmap", "other.json", says=("another model",))
-        other["model"]["n_layer"] = 12
-        self.write("other.json", json.dumps(other))
+        for command in (["eval", MODEL, "text", "--tokens", "100", "--policy", "sinkmap", "--sinkmap"], ["stream", MODEL, "text", "--tokens", "1", "--policy", "duo", "--sinkmap"]):
+            self.refused(FAILED, *command, "other.json", says=("other.json", "another model"))
+        for command in ("eval", "stream"):
+            self.refused(FAILED, command, MODEL, "text", "--tokens", "100", "--protect", "sinkmap:other.json", says=("other.json", "another model"))
+
+    def test_a_sink_map_is_of_prompts_that_start_alike(self):
+        whole = self.load("map.json")
+        self.assertEqual(whole["bos"], "none")
+        self.write("first.json", json.dumps({**whole, "bos": "first"}))
+        self.refused(FAILED, "calibrate", MODEL, "text", "--sinkmap", "first.json", says=("first.json", "with BOS", "--bos always"))
+        for command in ("eval", "stream"):
+            self.refused(FAILED, command, MODEL, "text", "--tokens", "100", "--protect", "sinkmap:first.json", says=("first.json", "with BOS"))
+            self.refused(FAILED, command, MODEL, "text", "--tokens", "100", "--bos", "always", "--protect", "sinkmap:map.json", says=("map.json", "without BOS"))
+
+    def test_files_that_are_no_sink_maps_are_refused(self):
+        whole = self.load("map.json")
+        for name, change in [("no-model.json", {"model": None}), ("no-position.json", {"positions": [{}]}), ("no-array.json", {"positions": 3}), ("no-heads.json", {"calibration": {}})]:
+            with self.subTest(name):
+                self.write(name, json.dumps({**whole, **change}))
+                self.refused(FAILED, "calibrate", MODEL, "text", "--sinkmap", name, says=(name, "no sink map"))
+                self.refused(FAILED, "eval", MODEL, "text", "--tokens", "100", "--protect", "sinkmap:" + name, says=(name, "no sink map"))
         self.refused(WRONG_USE, "eval", MODEL, "text", "--policy", "sinkmap", "--tokens", "100", "--budget", "64", says=("--sinkmap",))
 
 

@@ -40,6 +40,7 @@ struct EvalOptions {
 struct EvalResult {
   std::string policy, kv_type;
   int sinks = 0, budget_rows = 0;     // 0: none, no bound
+  int64_t budget_bytes = 0;           // that the rows follow from; 0: rows were asked for
   int64_t kv_bytes = 0;               // allocated for keys, values and what belongs to them, at most during the run
   double mean_rows = 0;               // of a KV head when a chunk was run, itself included: the mean context
   double ppl = 0;                     // perplexity of all tokens behind the first and the skipped ones
@@ -65,6 +66,10 @@ struct Eval {
   EvalOptions options;
   int n_token = 0;
   bool bos = false;
+  struct SinkMapFile {
+    std::string file, sha256;
+  };
+  std::vector<SinkMapFile> sink_maps; // that rows were divided or protected by
   std::vector<EvalResult> results;    // "full" in F16 first, unless alone: the others are compared with it
   std::vector<std::string> notes;     // what a reader must know, a sentence each
 };

@@ -15,6 +15,17 @@
 
 namespace sinkscope {
 
+namespace backend {
+class CallHook;
+}
+namespace policy {
+class Policy;
+struct SinkMap;
+}
+namespace cache {
+class Memory;
+}
+
 struct ModelInfo {
   std::string file;          // path
   std::string architecture;  // GGUF's general.architecture
@@ -84,7 +95,7 @@ struct MemoryOptions {
   int sinks = 4;                    // of policy streaming: first rows that it never drops
   std::string positions = "auto";   // cache: kept rows stand side by side (StreamingLLM); gaps: where they were; auto: the policy's own
   std::vector<int32_t> protect = {};  // positions whose rows no policy but window drops, in order
-  std::string sink_map = {};        // of policies sinkmap and duo: file of sinkscope profile --sinkmap, calibrated
+  std::shared_ptr<const policy::SinkMap> sink_map = {};  // of policies sinkmap and duo. For the library's own use
 };
 
 struct SessionOptions {
@@ -104,16 +115,6 @@ struct SessionOptions {
   // Then n_context bounds nothing, and kv_type is one of f32, f16, q8c, q4c, q8_0, q4_0.
   std::optional<MemoryOptions> memory = {};
 };
-
-namespace backend {
-class CallHook;
-}
-namespace policy {
-class Policy;
-}
-namespace cache {
-class Memory;
-}
 
 // What a session of SessionOptions::memory remembered when it was forked. Copies, and what sessions go on from it, share its rows by
 // reference until they change; what nobody holds any more is freed.

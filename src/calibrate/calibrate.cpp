@@ -176,20 +176,6 @@ class Calibrator {
   std::vector<Expected> expected_;  // of each token but the first
 };
 
-// The sink map as it is, if it is this model's.
-Json read_map(const CalibrateOptions& o, const std::string& sha256) {
-  Json map;
-  try {
-    map = Json::parse(session::read_file(o.sink_map));
-    if (map.at("schema") != "sinkscope.sinkmap/1" || !map.at("positions").is_array()) throw InputError("");
-  } catch (const nlohmann::json::exception&) {
-    throw InputError(fmt::format("'{}' is no sink map (schema sinkscope.sinkmap/1); make one by sinkscope profile --sinkmap", o.sink_map));
-  }
-  if (map.at("model").at("sha256") != sha256)
-    throw InputError(fmt::format("'{}' is the sink map of another model; make one of '{}' by sinkscope profile --sinkmap", o.sink_map, o.model));
-  return map;
-}
-
 Json head_json(const CalibratedHead& h) {
   return {{"layer", h.layer}, {"head_kv", h.head_kv}, {"loss", h.loss}, {"kl", h.kl}, {"far_mass", h.far_mass}};
 }
@@ -205,14 +191,11 @@ void write_map(const CalibrateOptions& o, const Json& map) {
 Calibration calibrate(const CalibrateOptions& o, const Progress& progress) {
   check(o);
   const Model model(o.model);
-  const std::string sha256 = io::sha256_of_file(model.info().file);
-  Json map = read_map(o, sha256);
-  const std::string text = session::read_text(o.text);
   const bool bos = session::wants_bos(o.bos, model.info());
+  Json map;
+  const policy::SinkMap before = policy::read_sink_map(o.sink_map, {io::sha256_of_file(model.info().file), bos}, &map);
+  const std::string text = session::read_text(o.text);
   std::vector<int> tokens = session::first_tokens(model, text, session::named(o.text), bos, o.tokens, 2);
-  std::vector<int32_t> sinks;
-  for (const Json& sink : map.at("positions")) sinks.push_back(sink.at("position"));
-  std::ranges::sort(sinks);
 
   Calibration c{.model = model.info(), .windows = o.windows, .n_token = static_cast<int>(tokens.size()), .ppl = 0, .heads = {}};
   Calibrator calibrator(o, model, std::move(tokens));
@@ -233,10 +216,10 @@ Calibration calibrate(const CalibrateOptions& o, const Progress& progress) {
     const auto [layer, head_kv] = heads[i];
     CalibratedHead head{.layer = layer, .head_kv = head_kv, .loss = {}, .kl = {}, .far_mass = far.of(layer, head_kv)};
     if (i < calibration["heads"].size()) {
-      calibration["heads"][i].at("loss").get_to(head.loss);
-      calibration["heads"][i].at("kl").get_to(head.kl);
+      head.loss = before.heads[i].loss;
+      head.kl = before.heads[i].kl;
     } else {
-      for (const int w : o.windows) calibrator.shorten(head, w, sinks);
+      for (const int w : o.windows) calibrator.shorten(head, w, before.positions);
       calibration["heads"].push_back(head_json(head));
       write_map(o, map);
     }

@@ -34,6 +34,7 @@ Candidate::Candidate(const Model& model, const EvalOptions& o, const std::string
   result.policy = memory.policy;
   result.kv_type = kv_type;
   result.budget_rows = memory.budget;
+  result.budget_bytes = memory.budget_bytes;
   result.sinks = memory.sinks;
 }
 

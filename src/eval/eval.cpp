@@ -65,7 +65,6 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
     eval_run::check_gnuplot();
     plot.emplace(o.plot);
   }
-  policy::protected_positions(o.protect, "f16");
   std::vector<MemoryOptions> budgets;
   for (const std::string& amount : o.kv_budgets) budgets.push_back({.budget_bytes = policy::bytes_of(amount)});
   if (budgets.empty())
@@ -80,7 +79,14 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   std::vector<int> tokens;
   if (!asks) tokens = session::first_tokens(model, text, session::named(o.text), e.bos, o.tokens, o.skip + 2);
   e.sha256 = io::sha256_of_file(e.model.file);
-  eval_run::Checkpoint checkpoint(o.resume, o, e.sha256 + text);
+  const policy::Subject subject{e.sha256, e.bos};
+  const bool needs_map = std::ranges::any_of(o.policies, [](const std::string& p) { return p != kRecompute && policy::kind(p).needs_map; });
+  const auto map = needs_map && !o.sink_map.empty() ? std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject)) : nullptr;
+  for (const std::string& file : {map ? o.sink_map : "", policy::sink_map_of(o.protect)})
+    if (!file.empty()) e.sink_maps.push_back({file, io::sha256_of_file(file)});
+  std::string inputs = e.sha256 + text;
+  for (const Eval::SinkMapFile& m : e.sink_maps) inputs += m.sha256;
+  eval_run::Checkpoint checkpoint(o.resume, o, inputs);
   e.n_token = asks ? o.tokens : static_cast<int>(tokens.size());
   if (!e.bos && e.model.bos < 0) e.notes.push_back("the model has no BOS: its sink is the text's first token");
 
@@ -98,8 +104,8 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
       for (MemoryOptions memory : kind.needs_budget ? budgets : std::vector<MemoryOptions>(1))
         for (const int sinks : kind.has_sinks ? o.sinks : std::vector<int>{0}) {
           memory.sinks = sinks;
-          memory.protect = policy::protected_positions(o.protect, kv_type);
-          if (kind.needs_map) memory.sink_map = o.sink_map;
+          memory.protect = policy::protected_positions(o.protect, kv_type, subject);
+          if (kind.needs_map) memory.sink_map = map;
           add(policy, kv_type, memory);
         }
     }

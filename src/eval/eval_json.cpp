@@ -12,6 +12,7 @@ std::string to_json(const Eval& e) {
                        {"kv_type", r.kv_type},
                        {"sinks", r.sinks},
                        {"budget_rows", r.budget_rows},
+                       {"budget_bytes", r.budget_bytes},
                        {"kv_bytes", r.kv_bytes},
                        {"mean_rows", number(r.mean_rows)},
                        {"ppl", number(r.ppl)},
@@ -29,10 +30,12 @@ std::string to_json(const Eval& e) {
     results.back()["accuracy"] = number(r.accuracy());
     results.back()["answers"] = answers;
   }
+  Json sink_maps = Json::array();
+  for (const Eval::SinkMapFile& m : e.sink_maps) sink_maps.push_back({{"file", m.file}, {"sha256", m.sha256}});
   return session::dumped({{"schema", "sinkscope.eval/1"},
                           {"model", session::model_json(e.model, e.sha256)},
                           {"run", {{"task", e.options.task}, {"seed", e.options.seed}, {"text", e.options.text}, {"n_token", e.n_token}, {"skip", e.options.skip}, {"alone", e.options.alone}, {"bos", e.bos},
-                                   {"chunk", e.options.chunk}, {"positions", e.options.positions}, {"protect", e.options.protect}}},
+                                   {"chunk", e.options.chunk}, {"positions", e.options.positions}, {"protect", e.options.protect}, {"sink_maps", sink_maps}}},
                           {"results", results},
                           {"notes", e.notes}});
 }

@@ -261,8 +261,8 @@ TEST(Policy, CriticalKvWeighsWhatAValueDoesToTheOutput) {
 
 // Two KV heads of which the second needs four times as much, or looks far back.
 std::shared_ptr<SinkMap> some_map() {
-  return std::make_shared<SinkMap>(SinkMap{.positions = {5}, .n_layer = 1, .n_head_kv = 2, .n_token = 1000, .windows = {50, 100},
-                                           .heads = {{0, 0, {.001 * .019, .001 * .009}, .1}, {0, 1, {.016 * .019, .016 * .009}, .6}}});
+  return std::make_shared<SinkMap>(SinkMap{.positions = {5}, .n_token = 1000, .windows = {50, 100},
+                                           .heads = {{0, 0, {}, {.001 * .019, .001 * .009}, .1}, {0, 1, {}, {.016 * .019, .016 * .009}, .6}}, .n_head = 2});
 }
 
 TEST(Policy, SinkMapGivesRowsToHeadsThatNeedThem) {
@@ -337,12 +337,12 @@ TEST(Policy, NamesAndRowsAreChecked) {
     }
   }
   EXPECT_THROW(make("snapkv", {.budget = 32}), UsageError);
-  EXPECT_EQ(protected_positions("first:3", "f16"), (std::vector<int32_t>{0, 1, 2}));
-  EXPECT_TRUE(protected_positions("none", "q4c").empty());
-  EXPECT_TRUE(protected_positions("auto", "f16").empty());
-  EXPECT_EQ(protected_positions("auto", "q4c"), (std::vector<int32_t>{0, 1, 2, 3}));
-  for (const char* wrong : {"", "first", "first:", "first:-1", "first:2x", "first:99999999999", "last:3"}) EXPECT_THROW(protected_positions(wrong, "f16"), UsageError) << wrong;
-  EXPECT_THROW(protected_positions("sinkmap:/nowhere", "f16"), InputError);
+  EXPECT_EQ(protected_positions("first:3", "f16", {}), (std::vector<int32_t>{0, 1, 2}));
+  EXPECT_TRUE(protected_positions("none", "q4c", {}).empty());
+  EXPECT_TRUE(protected_positions("auto", "f16", {}).empty());
+  EXPECT_EQ(protected_positions("auto", "q4c", {}), (std::vector<int32_t>{0, 1, 2, 3}));
+  for (const char* wrong : {"", "first", "first:", "first:-1", "first:2x", "first:99999999999", "last:3"}) EXPECT_THROW(protected_positions(wrong, "f16", {}), UsageError) << wrong;
+  EXPECT_THROW(protected_positions("sinkmap:/nowhere", "f16", {}), InputError);
 }
 
 }  // namespace

@@ -6,7 +6,6 @@
 #include <fmt/format.h>
 
 #include "cache/coding.h"
-#include "policy/sink_map.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::policy {
@@ -23,10 +22,12 @@ std::vector<int32_t> first_positions(int n) {
   return positions;
 }
 
-std::vector<int32_t> protected_positions(const std::string& text, const std::string& kv_type) {
-  if (text == "auto") return protected_positions(cache::coding(cache::precision(kv_type)).settles ? "first:4" : "none", kv_type);
+std::string sink_map_of(const std::string& text) { return text.starts_with(kSinkMap) ? text.substr(kSinkMap.size()) : ""; }
+
+std::vector<int32_t> protected_positions(const std::string& text, const std::string& kv_type, const Subject& subject) {
+  if (text == "auto") return protected_positions(cache::coding(cache::precision(kv_type)).settles ? "first:4" : "none", kv_type, subject);
   if (text == "none") return {};
-  if (text.starts_with(kSinkMap)) return read_sink_map(text.substr(kSinkMap.size())).positions;
+  if (text.starts_with(kSinkMap)) return read_sink_map(sink_map_of(text), subject).positions;
   int n = -1;
   if (text.starts_with(kFirst)) {
     const char* end = text.data() + text.size();

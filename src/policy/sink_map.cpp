@@ -10,35 +10,47 @@
 
 namespace sinkscope::policy {
 
-SinkMap read_sink_map(const std::string& path) {
+SinkMap read_sink_map(const std::string& path, const Subject& subject, nlohmann::ordered_json* document) {
   std::ifstream file(path);
   if (!file) throw InputError(fmt::format("cannot read '{}'; give a sink map of sinkscope profile --sinkmap", path));
   SinkMap map;
-  size_t n_head = 0;
+  std::string sha256, bos;
   try {
-    const auto json = nlohmann::json::parse(file);
+    auto json = nlohmann::ordered_json::parse(file);
     if (json.at("schema") != "sinkscope.sinkmap/1") throw InputError("");
+    sha256 = json.at("model").at("sha256");
+    bos = json.at("bos");
     for (const auto& sink : json.at("positions")) map.positions.push_back(sink.at("position"));
-    map.n_layer = json.at("model").at("n_layer");
-    map.n_head_kv = json.at("model").at("n_head_kv");
     if (json.contains("calibration")) {
       const auto& calibration = json.at("calibration");
       map.n_token = calibration.at("n_token");
       map.windows = calibration.at("windows").get<std::vector<int>>();
-      n_head = calibration.at("n_head");
+      map.n_head = calibration.at("n_head");
       for (const auto& h : calibration.at("heads")) {
-        map.heads.push_back({h.at("layer"), h.at("head_kv"), h.at("kl").get<std::vector<double>>(), h.at("far_mass")});
-        if (map.heads.back().kl.size() != map.windows.size() || map.windows.empty() || map.n_token < 1) throw InputError("");
+        map.heads.push_back({h.at("layer"), h.at("head_kv"), h.at("loss").get<std::vector<double>>(), h.at("kl").get<std::vector<double>>(), h.at("far_mass")});
+        const HeadLoss& head = map.heads.back();
+        if (head.loss.size() != map.windows.size() || head.kl.size() != map.windows.size() || map.windows.empty() || map.n_token < 1) throw InputError("");
       }
     }
+    if (document) *document = std::move(json);
   } catch (const std::exception&) {
     throw InputError(fmt::format("'{}' is no sink map (schema sinkscope.sinkmap/1); make one by sinkscope profile --sinkmap", path));
   }
-  if (map.heads.size() != n_head)
-    throw InputError(fmt::format("'{}' is calibrated for {} of {} heads; run the same sinkscope calibrate again, it goes on where it stopped", path,
-                                 map.heads.size(), n_head));
+  if (sha256 != subject.model_sha256)
+    throw InputError(fmt::format("'{}' is the sink map of another model; make one of this model by sinkscope profile --sinkmap", path));
+  if ((bos == "first") != subject.bos)
+    throw InputError(fmt::format("'{}' is of prompts {} BOS, which tell nothing of a text {}; give --bos {}, or the sink map of a sinkscope profile --bos {}", path,
+                                 subject.bos ? "without" : "with", subject.bos ? "with" : "without", subject.bos ? "never" : "always", subject.bos ? "always" : "never"));
   std::ranges::sort(map.positions);
   map.positions.erase(std::unique(map.positions.begin(), map.positions.end()), map.positions.end());
+  return map;
+}
+
+SinkMap read_calibrated_map(const std::string& path, const Subject& subject) {
+  SinkMap map = read_sink_map(path, subject);
+  if (map.heads.empty() || map.heads.size() != map.n_head)
+    throw InputError(fmt::format("'{}' is calibrated for {} of {} heads; run sinkscope calibrate on it, which goes on where it stopped", path, map.heads.size(),
+                                 map.n_head));
   return map;
 }
 

@@ -65,7 +65,6 @@ struct Session::Impl {
   std::shared_ptr<backend::Attachment> attachment;  // null where llama.cpp computes attention
   std::unique_ptr<llama_context, decltype(&llama_free)> context{nullptr, &llama_free};
   std::shared_ptr<const policy::Policy> policy;  // of owned memory
-  std::shared_ptr<const policy::SinkMap> map;     // that it knows heads by
   int budget_rows = 0;                     // its budget, where it was given in bytes
   std::vector<std::string> notes;
   session::Tensors tensors;
@@ -125,14 +124,14 @@ struct Session::Impl {
   static constexpr int kUnknown = 1 << 30;
 
   policy::Options policy_options(int budget) const {
-    return {.budget = budget, .n_batch = options.n_batch, .sinks = options.memory->sinks, .protect = options.memory->protect, .output_projection = session::output_projection(*model), .map = map};
+    return {.budget = budget, .n_batch = options.n_batch, .sinks = options.memory->sinks, .protect = options.memory->protect, .output_projection = session::output_projection(*model), .map = options.memory->sink_map};
   }
 
   // Rows that are not rounded to less than F16: those that a policy never drops.
   std::vector<int32_t> exact_positions() const {
     std::vector<int32_t> exact = options.memory->protect;
     for (int i = 0; i < options.memory->sinks && policy::kind(options.memory->policy).has_sinks; ++i) exact.push_back(i);
-    if (map) exact.insert(exact.end(), map->positions.begin(), map->positions.end());
+    if (const auto& map = options.memory->sink_map) exact.insert(exact.end(), map->positions.begin(), map->positions.end());
     std::ranges::sort(exact);
     return exact;
   }
@@ -152,12 +151,6 @@ struct Session::Impl {
       throw InputError(fmt::format("'{}' remembers by more than attention, which owned memory cannot hold; use it without a policy", file));
     if (llama_model_has_encoder(model->llama.get()))
       throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
-    if (!o.sink_map.empty()) {
-      map = std::make_shared<const policy::SinkMap>(policy::read_sink_map(o.sink_map));
-      if (map->n_layer != model->info.n_layer || map->n_head_kv != model->info.n_head_kv)
-        throw InputError(fmt::format("'{}' is of another model: it has {} layers of {} KV heads, '{}' has {} of {}; give this model's sink map", o.sink_map,
-                                     map->n_layer, map->n_head_kv, file, model->info.n_layer, model->info.n_head_kv));
-    }
     // A budget in bytes becomes one in rows when the layers are known: until then there is one batch at most.
     policy = policy::make(o.policy, policy_options(o.budget_bytes > 0 ? kUnknown : o.budget));
     constexpr std::pair<const char*, backend::Positions> kPositions[] = {{"cache", backend::Positions::cache}, {"gaps", backend::Positions::gaps}};

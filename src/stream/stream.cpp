@@ -34,7 +34,19 @@ void check(const StreamOptions& o) {
   if (o.chat && !o.text.empty()) throw UsageError("both --chat and a text are given; give one of them");
   policy::kind(o.policy);
   if (!o.kv_budget.empty()) policy::bytes_of(o.kv_budget);
-  policy::protected_positions(o.protect, o.kv_type);
+}
+
+// The model's hash takes a while: only where a file is to be of this model.
+policy::Subject subject_of(const StreamOptions& o, const Model& model) {
+  const bool named = !o.save.empty() || !o.load.empty() || !o.sink_map.empty() || !policy::sink_map_of(o.protect).empty();
+  return {named ? io::sha256_of_file(model.info().file) : "", session::wants_bos(o.bos, model.info())};
+}
+
+MemoryOptions memory_options(const StreamOptions& o, const policy::Subject& subject) {
+  MemoryOptions memory{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget, .budget_bytes = o.kv_budget.empty() ? 0 : policy::bytes_of(o.kv_budget),
+                       .sinks = o.sinks, .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type, subject), .sink_map = nullptr};
+  if (policy::kind(o.policy).needs_map && !o.sink_map.empty()) memory.sink_map = std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject));
+  return memory;
 }
 
 // The bytes at the end that begin a UTF-8 character and do not end it.
@@ -51,12 +63,10 @@ size_t unfinished(std::string_view text) {
 class Stream {
  public:
   Stream(const StreamOptions& o, const StreamEvents& events)
-      : o_(o), events_(events), model_(o.model),
+      : o_(o), events_(events), model_(o.model), subject_(subject_of(o, model_)), memory_(memory_options(o, subject_)),
         session_(model_, {.n_context = 0, .n_batch = o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
                           .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas, .batch_invariant = false,
-                          .memory = MemoryOptions{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget,
-                                                  .budget_bytes = o.kv_budget.empty() ? 0 : policy::bytes_of(o.kv_budget), .sinks = o.sinks,
-                                                  .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type), .sink_map = o.sink_map}}),
+                          .memory = memory_}),
         sampler_({.temperature = o.temperature, .top_p = o.top_p, .min_p = o.min_p, .seed = o.seed}) {
     for (int t = 0; t < model_.info().n_vocab; ++t)
       if (model_.is_end(t)) ends_.push_back(t);
@@ -65,16 +75,14 @@ class Stream {
   // `save`: where the stream goes in the end, or null.
   StreamState run(AtomicFile* save) {
     save_ = save;
-    const bool bos = session::wants_bos(o_.bos, model_.info());
-    if (!o_.save.empty() || !o_.load.empty()) sha256_ = io::sha256_of_file(model_.info().file);
     for (const std::string& sentence : session_.notes()) note(sentence);
     if (!o_.load.empty()) take_up();
-    else if (bos) pending_ = model_.info().bos;
-    if (!bos && o_.load.empty() && (o_.policy == "window" || (o_.policy == "streaming" && o_.sinks == 0 && policy::protected_positions(o_.protect, o_.kv_type).empty())))
+    else if (subject_.bos) pending_ = model_.info().bos;
+    if (!subject_.bos && o_.load.empty() && (o_.policy == "window" || (o_.policy == "streaming" && o_.sinks == 0 && memory_.protect.empty())))
       note("the stream will lose its attention sink: there is no BOS, and no first row is kept; give --sinks 4");
     if (o_.chat) chat();
     else go_on();
-    if (save_) stream_run::write(*save_, {sha256_, o_.policy, o_.positions, pending_, messages_, session_.save()});
+    if (save_) stream_run::write(*save_, {subject_.model_sha256, o_.policy, o_.positions, pending_, messages_, session_.save()});
     return state();
   }
 
@@ -84,7 +92,7 @@ class Stream {
     const auto same = [&](const char* what, const std::string& then, const std::string& now, const std::string& give) {
       if (then != now) throw InputError(fmt::format("'{}' was saved with another {}; give {}, or another file", o_.load, what, give));
     };
-    same("model", saved.model_sha256, sha256_, "that model");
+    same("model", saved.model_sha256, subject_.model_sha256, "that model");
     same("policy", saved.policy, o_.policy, "--policy " + saved.policy);
     same("mode of positions", saved.positions, o_.positions, "--positions " + saved.positions);
     session_.load(saved.memory);
@@ -164,10 +172,11 @@ class Stream {
   const StreamOptions& o_;
   const StreamEvents& events_;
   Model model_;
+  policy::Subject subject_;
+  MemoryOptions memory_;
   Session session_;
   session::Sampler sampler_;
   std::vector<int> ends_;  // tokens that end a text: never in a stream that has no end
-  std::string sha256_;
   AtomicFile* save_ = nullptr;
   std::vector<float> logits_;
   std::vector<ChatMessage> messages_;
