@@ -23,16 +23,11 @@ attention::Rows rows_from(const attention::Rows& rows, int head) {
 // Turns by the distance between where a key was rotated and where it stands.
 class OwnedMemory::Turning {
  public:
-  Turning(const Rope& rope, bool needed) : rope_(rope), needed_(needed) {}
+  explicit Turning(const Rope& rope) : rope_(rope) {}
 
-  // Throws InputError where keys would have to be turned and there is nothing to do it by.
+  // -1: there is nothing to turn.
   int by(int64_t distance) {
-    if (distance == 0) return -1;
-    if (rope_.hidden) throw InputError("this model changes its queries after RoPE, so that old keys cannot be met anew; use it without a policy, or for fewer tokens");
-    if (rope_.first.empty()) {
-      if (needed_) throw InputError("this model has no RoPE that keys could be turned by, so they must stay where they were; give --positions gaps");
-      return -1;
-    }
+    if (distance == 0 || rope_.first.empty()) return -1;
     const auto [at, is_new] = index_.try_emplace(distance, static_cast<int>(index_.size()));
     if (is_new)
       for (const double angle : rope_.angle) {
@@ -46,7 +41,6 @@ class OwnedMemory::Turning {
 
  private:
   const Rope& rope_;
-  bool needed_;
   std::map<int64_t, int> index_;
   std::vector<float> cos_, sin_;
 };
@@ -74,7 +68,7 @@ OwnedMemory::Axis OwnedMemory::axis_of(const attention::Call& call, const cache:
     // Rows of one turn: neighbours that were neighbours, or any rows of one base that stand where they were.
     const auto add = [&](int row, int n, const cache::Block& block, int at) {
       const int64_t position = block.position(at);
-      const int64_t stand = positions_ == Positions::cache ? first - head.n_row() + row : position - base;
+      const int64_t stand = positions_ == Positions::gaps ? position - base : first - head.n_row() + row;
       const int key = before + row;
       const attention::Rows k = block.keys(at), v = block.values(at);
       if (!runs.empty()) runs.back().k.next = k.data, runs.back().v.next = v.data;
@@ -119,7 +113,9 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
   if (call.layer < 0 || call.n_stream != 1) throw InputError("this model's attention has parts that owned memory does not know; use it without a policy");
   cache::Layer& layer = memory_.layer(call.layer, call.n_head_kv, call.d_key, call.d_value);
   const bool has_window = window(call.layer) > 0, by_distance = has_window || call.max_bias > 0;
-  Turning turning(ropes_.of(node, call.layer), /*needed=*/positions_ == Positions::cache && call.max_bias == 0);
+  const Rope& rope = ropes_.of(node, call.layer);
+  if (rope.hidden) stay();
+  Turning turning(rope);
   const Axis axis = axis_of(call, layer, by_distance, turning);
   const bool same_for_all = !axis.ragged && call.mask.n_head == 1 && std::ranges::all_of(axis.stands, [&](const auto& s) { return s == axis.stands[0]; });
   const int n_plane = same_for_all ? 1 : call.n_head;
@@ -139,9 +135,16 @@ void OwnedMemory::attend(const ggml_tensor* node, attention::Call call, std::spa
   if (observed) seeing.push_back(&*observer_);
   attention::attend(over, seeing, kernels, n_thread, work, way);
 
-  if (observes_queries_ && !has_window) observe_queries(call, layer, ropes_.of(node, call.layer));
+  if (observes_queries_ && !has_window) observe_queries(call, layer, rope);
   keep(call, layer, kernels);
   if (observed) observer_->add_to(layer);
+}
+
+void OwnedMemory::stay() {
+  if (positions_ == Positions::cache)
+    throw InputError("this model changes its queries after RoPE, so that kept keys must stand where they were; give --positions gaps");
+  positions_ = Positions::gaps;
+  memory_.hold_base();
 }
 
 void OwnedMemory::observe_queries(const attention::Call& call, cache::Layer& layer, const Rope& rope) const {

@@ -13,8 +13,9 @@ namespace sinkscope::backend {
 
 // Where a kept key stands for the model.
 enum class Positions {
-  cache,  // rows stand side by side before the batch (StreamingLLM, 2309.17453)
-  gaps,   // every row stands where it was
+  cache,           // rows stand side by side before the batch (StreamingLLM, 2309.17453)
+  cache_or_gaps,   // the same, unless the model's keys cannot be turned
+  gaps,            // every row stands where it was
 };
 
 class OwnedMemory {
@@ -38,6 +39,8 @@ class OwnedMemory {
   class Turning;
   Axis axis_of(const attention::Call& call, const cache::Layer& layer, bool with_stands, Turning& turning) const;
   std::vector<uint16_t> mask_of(const attention::Call& call, const Axis& axis, int n_plane) const;
+  // For models whose keys cannot be turned: they stand where they were. Throws InputError where they are not to.
+  void stay();
   void observe_queries(const attention::Call& call, cache::Layer& layer, const Rope& rope) const;
   // The batch's rows join the memory.
   void keep(const attention::Call& call, cache::Layer& layer, const attention::Kernels& kernels);

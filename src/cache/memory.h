@@ -113,6 +113,7 @@ class Memory {
   void start_batch();
   // For models whose positions cannot be moved.
   void hold_base() { holds_base_ = true; }
+  bool holds_base() const { return holds_base_; }
   void end_batch(int n_token) { n_past_ += n_token; }
   int64_t base() const { return epochs_.back().base; }
   // The base at the time when this position was computed.

@@ -13,7 +13,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kSchema = "sinkscope.memory/2";
+constexpr const char* kSchema = "sinkscope.memory/3";
 
 template <class T>
 json binary(const std::vector<T>& values) {
@@ -82,7 +82,7 @@ std::vector<uint8_t> to_bytes(const Memory& memory) {
     layers.push_back({{"queries", queries}, {"d_key", d_key}, {"d_value", d_value}, {"heads", heads}});
   }
   for (const Memory::Epoch& e : memory.epochs()) epochs.push_back({e.first, e.base});
-  return json::to_cbor({{"schema", kSchema}, {"precision", coding(memory.precision()).name}, {"n_past", memory.n_past()},
+  return json::to_cbor({{"schema", kSchema}, {"precision", coding(memory.precision()).name}, {"n_past", memory.n_past()}, {"holds_base", memory.holds_base()},
                         {"epochs", epochs}, {"layers", layers}});
 }
 
@@ -112,6 +112,7 @@ void from_bytes(std::span<const uint8_t> bytes, Memory& memory) {
       for (size_t h = 0; h < heads.size(); ++h) read_head(heads[h], *layer.storage, layer.heads[h]);
     }
     memory.restore(from.at("n_past"), std::move(epochs));
+    if (from.at("holds_base")) memory.hold_base();
   } catch (const std::bad_alloc&) {
     memory.clear();
     throw;

@@ -1,4 +1,4 @@
-// A memory as bytes: CBOR (RFC 8949), schema sinkscope.memory/2, docs/json.md.
+// A memory as bytes: CBOR (RFC 8949), schema sinkscope.memory/3, docs/json.md.
 #pragma once
 
 #include <cstdint>

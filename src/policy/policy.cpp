@@ -15,20 +15,20 @@ namespace sinkscope::policy {
 namespace {
 
 constexpr Kind kKinds[] = {
-    {.name = "full", .make = full, .needs_budget = false, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
-    {.name = "window", .make = window, .needs_budget = true, .has_sinks = false, .protects = false, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
-    {.name = "streaming", .make = streaming, .needs_budget = true, .has_sinks = true, .protects = true, .keeps_window = false, .needs_map = false, .scatters = false, .positions = "cache"},
-    {.name = "sinkmap", .make = sinkmap, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
-    {.name = "duo", .make = duo, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = true, .scatters = false, .positions = "cache"},
-    {.name = "h2o", .make = h2o, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "tova", .make = tova, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "snapkv", .make = snapkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "pyramidkv", .make = pyramidkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "adakv", .make = adakv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "criticalkv", .make = criticalkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "expected", .make = expected, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "knorm", .make = knorm, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
-    {.name = "keydiff", .make = keydiff, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .positions = "gaps"},
+    {.name = "full", .make = full, .needs_budget = false, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = false, .gaps = false},
+    {.name = "window", .make = window, .needs_budget = true, .has_sinks = false, .protects = false, .keeps_window = false, .needs_map = false, .scatters = false, .gaps = false},
+    {.name = "streaming", .make = streaming, .needs_budget = true, .has_sinks = true, .protects = true, .keeps_window = false, .needs_map = false, .scatters = false, .gaps = false},
+    {.name = "sinkmap", .make = sinkmap, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = true, .scatters = false, .gaps = false},
+    {.name = "duo", .make = duo, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = true, .scatters = false, .gaps = false},
+    {.name = "h2o", .make = h2o, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "tova", .make = tova, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "snapkv", .make = snapkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "pyramidkv", .make = pyramidkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "adakv", .make = adakv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "criticalkv", .make = criticalkv, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = true, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "expected", .make = expected, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "knorm", .make = knorm, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .gaps = true},
+    {.name = "keydiff", .make = keydiff, .needs_budget = true, .has_sinks = false, .protects = true, .keeps_window = false, .needs_map = false, .scatters = true, .gaps = true},
 };
 
 }  // namespace

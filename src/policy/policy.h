@@ -56,7 +56,7 @@ struct Kind {
   std::unique_ptr<Policy> (*make)(const Options&);
   bool needs_budget, has_sinks, protects, keeps_window, needs_map;
   bool scatters;                    // it may leave single rows
-  const char* positions;            // where its rows stand unless somebody says otherwise: cache or gaps
+  bool gaps;                        // its rows stand where they were, unless somebody says otherwise; else side by side
 };
 std::span<const Kind> kinds();
 // Throws UsageError where there is no such policy.

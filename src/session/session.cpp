@@ -153,13 +153,21 @@ struct Session::Impl {
       throw InputError(fmt::format("'{}' has an encoder, which owned memory does not serve; use it without a policy", file));
     // A budget in bytes becomes one in rows when the layers are known: until then there is one batch at most.
     policy = policy::make(o.policy, policy_options(o.budget_bytes > 0 ? kUnknown : o.budget));
-    constexpr std::pair<const char*, backend::Positions> kPositions[] = {{"cache", backend::Positions::cache}, {"gaps", backend::Positions::gaps}};
-    const std::string wanted = o.positions == "auto" ? policy::kind(o.policy).positions : o.positions;
-    const auto* positions = std::ranges::find(kPositions, wanted, [](const auto& p) { return std::string(p.first); });
-    if (positions == std::end(kPositions)) throw UsageError(fmt::format("'{}' is no mode of positions; use auto or cache or gaps", o.positions));
-    attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, cache::precision(options.kv_type), exact_positions()), positions->second,
+    attachment->owned = std::make_shared<backend::OwnedMemory>(cache::Memory(*attachment->kernels, cache::precision(options.kv_type), exact_positions()), positions(),
                                                             windows(*model), *attachment->kernels, policy->observe());
     if (has_learned_positions(*model)) owned()->memory().hold_base();
+  }
+
+  // Where rows stand that stay.
+  backend::Positions positions() const {
+    const std::string& wanted = options.memory->positions;
+    if (wanted == "gaps") return backend::Positions::gaps;
+    if (wanted != "auto" && wanted != "cache") throw UsageError(fmt::format("'{}' is no mode of positions; use auto or cache or gaps", wanted));
+    const bool learned = has_learned_positions(*model);
+    if (wanted == "cache" && learned)
+      throw InputError(fmt::format("'{}' has learned positions, so that kept rows must stand where they were; give --positions gaps", model->info.file));
+    if (wanted == "cache") return backend::Positions::cache;
+    return learned || policy::kind(options.memory->policy).gaps ? backend::Positions::gaps : backend::Positions::cache_or_gaps;
   }
 
   void check(std::span<const int> tokens) const {
