@@ -1,13 +1,15 @@
+#include "policy/policy.h"
 #include "sinkscope/options.h"
 
 namespace sinkscope {
 
 std::span<const Option<EvalOptions>> eval_options() {
   using O = EvalOptions;
+  static const std::string policies = "policies (docs/streaming.md): recompute, " + policy::kind_names();
   static const Option<O> options[] = {
       {"--task", "NAME", "text: predict each token of TEXT; needle: a pass key at 5 depths of texts of --tokens, half and a quarter of it; lines: StreamEval, a question after each 10 lines", &O::task},
       {"--seed", "N", "of the made-up texts of --task", &O::seed},
-      {"--policy", "A,B,C", "policies (docs/streaming.md): full, window, recompute, streaming, sinkmap, duo, h2o, tova, snapkv, pyramidkv, adakv, criticalkv, expected, knorm, keydiff", &O::policies},
+      {"--policy", "A,B,C", policies.c_str(), &O::policies},
       {"--budget", "ROWS,...", "rows that each KV head may keep, sinks and the present chunk included", &O::budgets},
       {"--kv-budget", "BYTES,...", "in place of --budget: all that may be allocated for keys and values, as in 8MiB", &O::kv_budgets},
       {"--sinks", "N,...", "of policy streaming: first rows that are never dropped", &O::sinks},

@@ -30,8 +30,8 @@ class AdaKv : public SnapKv {
       for (size_t i = budget[h]; i < sorted.size(); ++i) rivals.push_back({sorted[i], h});
     }
     std::ranges::stable_sort(rivals, std::greater<>(), &Rival::score);
-    const int left = share * n_head - std::accumulate(budget.begin(), budget.end(), 0);
-    for (int i = 0; i < std::min(left, static_cast<int>(rivals.size())); ++i) ++budget[rivals[i].head];
+    const int64_t left = int64_t{share} * n_head - std::accumulate(budget.begin(), budget.end(), 0);
+    for (int64_t i = 0; i < std::min(left, static_cast<int64_t>(rivals.size())); ++i) ++budget[rivals[i].head];
     Kept kept;
     for (int h = 0; h < n_head; ++h) kept.push_back(best(all[h], budget[h]));
     return kept;

@@ -22,8 +22,8 @@ std::unique_ptr<Policy> duo(const Options& options) {
   Options own = options;
   const int streaming = std::min(kFirstRows + kLastRows + options.n_batch, std::max(options.budget / 2, options.n_batch + 2));
   protect_also(own, first_positions(std::clamp((streaming - options.n_batch) * kFirstRows / (kFirstRows + kLastRows), 1, kFirstRows)));  // never without the sink
-  const auto n_streaming = static_cast<int>(heads.size() - n_retrieval), n = static_cast<int>(n_retrieval);
-  const int retrieval = n > 0 ? options.budget + (options.budget - streaming) * n_streaming / n : 0;
+  const auto n_streaming = static_cast<int64_t>(heads.size() - n_retrieval), n = static_cast<int64_t>(n_retrieval);
+  const int64_t retrieval = n > 0 ? options.budget + (options.budget - streaming) * n_streaming / n : 0;
   HeadRows rows;
   for (size_t i = 0; i < heads.size(); ++i) rows[{heads[i].layer, heads[i].head}] = i < n_retrieval ? retrieval : streaming;
   return std::make_unique<FirstAndLast>(own, rows);

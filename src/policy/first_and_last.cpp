@@ -10,8 +10,8 @@ Kept FirstAndLast::keep(const Crowded& c) const {
   int head_kv = 0;
   return each_head(c, [&](const cache::Head& head) {
     const auto own = rows_.find({c.index, head_kv++});
-    const int rows = own == rows_.end() ? options_.budget : own->second;
-    int left = rows - c.n_new;
+    const int64_t rows = own == rows_.end() ? options_.budget : own->second;
+    int64_t left = rows - c.n_new;
     if (rows == 0 || head.n_row() <= left) return std::vector<bool>(head.n_row(), true);
     std::vector<bool> kept(head.n_row());
     for (const int row : protected_rows(head, options_)) kept[row] = true, --left;

@@ -8,7 +8,7 @@
 
 namespace sinkscope::policy {
 
-using HeadRows = std::map<std::pair<int, int>, int>;  // (layer, KV head): rows, those to come included
+using HeadRows = std::map<std::pair<int, int>, int64_t>;  // (layer, KV head): rows, those to come included
 
 // The protected rows and the last ones. Heads that are not listed have the budget's rows; 0 is no bound. Throws UsageError where a
 // head has no room for what is protected.

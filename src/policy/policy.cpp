@@ -6,7 +6,6 @@
 #include <numeric>
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include "policy/protect.h"
 #include "sinkscope/error.h"
@@ -35,13 +34,16 @@ constexpr Kind kKinds[] = {
 
 std::span<const Kind> kinds() { return kKinds; }
 
+std::string kind_names() {
+  std::string names;
+  for (const Kind& k : kKinds) names += (names.empty() ? "" : ", ") + std::string(k.name);
+  return names;
+}
+
 const Kind& kind(const std::string& name) {
-  std::vector<std::string> names;
-  for (const Kind& k : kKinds) {
-    if (name == k.name) return k;
-    names.push_back(k.name);
-  }
-  throw UsageError(fmt::format("'{}' is no policy; use one of: {}", name, fmt::join(names, ", ")));
+  const auto* found = std::ranges::find(kKinds, name, [](const Kind& k) { return std::string(k.name); });
+  if (found == std::end(kKinds)) throw UsageError(fmt::format("'{}' is no policy; use one of: {}", name, kind_names()));
+  return *found;
 }
 
 std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
@@ -57,8 +59,8 @@ std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
   return k.make(own);
 }
 
-void check_room(int rows, const Options& options, int n_last) {
-  if (rows > options.n_batch + static_cast<int>(options.protect.size()) + n_last) return;
+void check_room(int64_t rows, const Options& options, int n_last) {
+  if (rows > options.n_batch + static_cast<int64_t>(options.protect.size()) + n_last) return;
   throw UsageError(fmt::format("a head would have {} rows, which must hold a batch of {} tokens, {} sinks and protected rows, {} last rows and one more; give more rows, "
                                "a smaller --chunk or fewer protected rows", rows, options.n_batch, options.protect.size(), n_last));
 }
@@ -111,14 +113,14 @@ void prefer(std::vector<float>& scores, const cache::Head& head, const Options& 
   for (const int row : protected_rows(head, options)) scores[row] = kProtected;
 }
 
-std::vector<bool> best(const std::vector<float>& scores, int most) {
+std::vector<bool> best(const std::vector<float>& scores, int64_t most) {
   std::vector<int> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
-  const int n = std::clamp(most, 0, static_cast<int>(order.size()));
+  const auto n = std::clamp<int64_t>(most, 0, static_cast<int64_t>(order.size()));
   std::nth_element(order.begin(), order.begin() + n, order.end(),
                    [&](int a, int b) { return scores[a] != scores[b] ? scores[a] > scores[b] : a > b; });
   std::vector<bool> kept(scores.size());
-  for (int i = 0; i < n; ++i) kept[order[i]] = true;
+  for (int64_t i = 0; i < n; ++i) kept[order[i]] = true;
   return kept;
 }
 

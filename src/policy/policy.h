@@ -59,6 +59,7 @@ struct Kind {
   bool gaps;                        // its rows stand where they were, unless somebody says otherwise; else side by side
 };
 std::span<const Kind> kinds();
+std::string kind_names();  // as a list
 // Throws UsageError where there is no such policy.
 const Kind& kind(const std::string& name);
 
@@ -68,7 +69,7 @@ std::unique_ptr<Policy> make(const std::string& name, const Options& options);
 // --- what policies are made of
 
 // Throws UsageError where a head of so many rows has no room for a batch, the protected rows, `n_last` others and one more.
-void check_room(int rows, const Options& options, int n_last = 0);
+void check_room(int64_t rows, const Options& options, int n_last = 0);
 
 // These positions, in order and none twice, are protected too.
 void protect_also(Options& options, const std::vector<int32_t>& positions);
@@ -97,7 +98,7 @@ std::vector<float> smoothed(const std::vector<float>& scores, int width);
 void prefer(std::vector<float>& scores, const cache::Head& head, const Options& options, int n_last);
 
 // The `most` rows with the highest scores, later ones before earlier ones of the same score.
-std::vector<bool> best(const std::vector<float>& scores, int most);
+std::vector<bool> best(const std::vector<float>& scores, int64_t most);
 
 // One file each.
 std::unique_ptr<Policy> full(const Options& options);

@@ -294,6 +294,12 @@ TEST(Policy, ProtectedRowsWinOverTheLastOnes) {
   for (const std::vector<bool>& kept : seen.kept("h2o", {.budget = 14, .n_batch = 1, .protect = protect})) EXPECT_EQ(kept, last(5, rows));
 }
 
+TEST(Policy, AnyBudgetCanBeDivided) {
+  const Seen seen({.n_last = 10, .all = false});
+  for (const char* policy : {"duo", "sinkmap", "adakv", "pyramidkv", "snapkv"})
+    for (const auto& kept : seen.kept(policy, {.budget = 2'000'000'000, .map = some_map(), .window = 10})) EXPECT_EQ(kept, std::vector<bool>(kRow, true)) << policy;
+}
+
 TEST(Policy, ABudgetHoldsWhatIsProtectedInEveryHead) {
   const auto refused = [](const char* policy, int budget, int n_batch, int n_protect, std::shared_ptr<SinkMap> map = nullptr) {
     EXPECT_THROW(make(policy, {.budget = budget, .n_batch = n_batch, .protect = first_positions(n_protect), .map = map}), UsageError) << policy;

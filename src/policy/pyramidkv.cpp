@@ -14,8 +14,8 @@ class PyramidKv : public SnapKv {
   Kept keep(const Crowded& c) const override {
     const double mean = options_.budget - options_.window, least = mean / kBeta, most = 2 * mean - least;
     const double depth = c.n_layer > 1 ? static_cast<double>(c.index) / (c.n_layer - 1) : 0.5;
-    const int budget = options_.window + static_cast<int>(most + (least - most) * depth);
-    return each_head(c, [&](const cache::Head& head) { return best(scores(head), std::max(budget - c.n_new, 0)); });
+    const int64_t budget = options_.window + static_cast<int64_t>(most + (least - most) * depth);
+    return each_head(c, [&](const cache::Head& head) { return best(scores(head), budget - c.n_new); });
   }
 };
 

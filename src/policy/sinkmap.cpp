@@ -34,7 +34,7 @@ std::unique_ptr<Policy> sinkmap(const Options& options) {
   const double left = static_cast<double>(options.budget - least) * static_cast<double>(map.heads.size());
   HeadRows rows;
   for (const HeadLoss& h : map.heads)
-    rows[{h.layer, h.head}] = least + static_cast<int>(sum > 0 ? left * std::sqrt(need_of(h, map)) / sum : left / static_cast<double>(map.heads.size()));
+    rows[{h.layer, h.head}] = least + static_cast<int64_t>(sum > 0 ? left * std::sqrt(need_of(h, map)) / sum : left / static_cast<double>(map.heads.size()));
   return std::make_unique<FirstAndLast>(own, rows);
 }
 

@@ -1,13 +1,15 @@
+#include "policy/policy.h"
 #include "sinkscope/options.h"
 
 namespace sinkscope {
 
 std::span<const Option<StreamOptions>> stream_options() {
   using O = StreamOptions;
+  static const std::string policies = "which rows of the memory stay (docs/streaming.md): " + policy::kind_names();
   static const Option<O> options[] = {
       {"--chat", "", "talk: lines of standard input are messages, the model's chat template makes them turns", &O::chat},
       {"--tokens", "N", "tokens to generate; 0: until it is stopped", &O::tokens},
-      {"--policy", "NAME", "which rows of the memory stay (docs/streaming.md)", &O::policy},
+      {"--policy", "NAME", policies.c_str(), &O::policy},
       {"--budget", "ROWS", "rows that each KV head may keep, sinks included", &O::budget},
       {"--kv-budget", "BYTES", "in place of --budget: all that may be allocated for keys and values, as in 8MiB", &O::kv_budget},
       {"--sinks", "N", "of policy streaming: first rows that are never dropped", &O::sinks},
