@@ -13,6 +13,7 @@
 #include "policy/first_and_last.h"
 #include "session/model_json.h"
 #include "session/predictions.h"
+#include "session/check.h"
 #include "session/text.h"
 #include "session/windows.h"
 #include "sinkscope/atomic_file.h"
@@ -28,13 +29,14 @@ constexpr int kLikeliest = 256;                  // tokens that are compared one
 
 void check(const CalibrateOptions& o) {
   if (o.sink_map.empty()) throw UsageError("--sinkmap is missing; give the sink map of this model, made by sinkscope profile --sinkmap");
-  if (o.chunk < 1) throw UsageError(fmt::format("--chunk {} is too small; use 1 or more", o.chunk));
-  if (o.threads < 0) throw UsageError(fmt::format("--threads {} is too small; use 0 or more", o.threads));
+  session::at_least("--chunk", o.chunk, 1);
+  session::at_least("--threads", o.threads, 0);
   if (o.tokens < 0 || o.tokens == 1) throw UsageError(fmt::format("--tokens {} leaves nothing to predict; use 2 or more, or 0 for the whole text", o.tokens));
-  for (const int w : o.windows)
-    if (w <= o.chunk || (o.tokens > 0 && w >= o.tokens))
-      throw UsageError(fmt::format("--windows {} is not between --chunk and --tokens ({} and {}); give one that is", w, o.chunk, o.tokens));
   if (o.windows.empty()) throw UsageError("--windows names none; give one or more");
+}
+
+void check_windows(const CalibrateOptions& o, int n_token) {
+  for (const int w : o.windows) session::between("--windows", w, o.chunk + 1, n_token - 1);
 }
 
 // How much attention goes to keys that streaming heads do not see, by layer and KV head.
@@ -196,6 +198,8 @@ Calibration calibrate(const CalibrateOptions& o, const Progress& progress) {
   const policy::SinkMap before = policy::read_sink_map(o.sink_map, {io::sha256_of_file(model.info().file), bos}, &map);
   const std::string text = session::read_text(o.text);
   std::vector<int> tokens = session::first_tokens(model, text, session::named(o.text), bos, o.tokens, 2);
+
+  check_windows(o, static_cast<int>(tokens.size()));
 
   Calibration c{.model = model.info(), .windows = o.windows, .n_token = static_cast<int>(tokens.size()), .ppl = 0, .heads = {}};
   Calibrator calibrator(o, model, std::move(tokens));

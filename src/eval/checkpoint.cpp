@@ -35,7 +35,9 @@ std::string described(const EvalOptions& options) {
 }  // namespace
 
 Checkpoint::Checkpoint(std::string path, const EvalOptions& options, const std::string& inputs)
-    : path_(std::move(path)), run_(io::sha256(described(options) + inputs)) {}
+    : path_(std::move(path)), run_(io::sha256(described(options) + inputs)) {
+  if (!path_.empty()) AtomicFile{path_};
+}
 
 json Checkpoint::read() const {
   if (path_.empty() || !std::filesystem::exists(path_)) return nullptr;

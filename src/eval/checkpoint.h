@@ -12,7 +12,8 @@ namespace sinkscope::eval_run {
 
 class Checkpoint {
  public:
-  // An empty path: nothing is kept. `inputs`: what else than the options a result depends on.
+  // An empty path: nothing is kept. `inputs`: what else than the options a result depends on. Throws InputError where the
+  // path cannot be written.
   Checkpoint(std::string path, const EvalOptions& options, const std::string& inputs);
 
   // What was kept, or null. Throws InputError for a file of another run.

@@ -15,6 +15,7 @@
 #include "policy/budget.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
+#include "session/check.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
@@ -25,9 +26,7 @@ namespace {
 using eval_run::Candidate, eval_run::kRecompute;
 
 void check(const EvalOptions& o) {
-  const auto at_least = [](const char* option, int value, int least) {
-    if (value < least) throw UsageError(fmt::format("{} {} is too small; use {} or more", option, value, least));
-  };
+  using session::at_least;
   at_least("--tokens", o.tokens, 0);
   if (o.tokens == 1) throw UsageError("--tokens 1 leaves nothing to predict; use 2 or more, or 0 for the whole text");
   at_least("--skip", o.skip, 0);
@@ -41,8 +40,6 @@ void check(const EvalOptions& o) {
   at_least("--threads", o.threads, 0);
   for (const int b : o.budgets) at_least("--budget", b, 1);
   for (const int s : o.sinks) at_least("--sinks", s, 0);
-  if (o.bos != "auto" && o.bos != "always" && o.bos != "never")
-    throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
   for (const std::string& type : o.kv_types) cache::precision(type);
   for (const std::string& p : o.policies)
     if (p != kRecompute) policy::kind(p);

@@ -36,6 +36,7 @@ std::string named(const std::string& path) { return path == "-" ? "standard inpu
 bool wants_bos(const std::string& mode, const ModelInfo& model) {
   if (mode == "auto") return model.adds_bos && model.bos >= 0;
   if (mode == "never") return false;
+  if (mode != "always") throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", mode));
   if (model.bos < 0) throw InputError(fmt::format("'{}' has no BOS token; use --bos never", model.file));
   return true;
 }

@@ -18,7 +18,8 @@ std::string read_text(const std::string& path);  // of a file, as UTF-8
 // 'path', or standard input.
 std::string named(const std::string& path);
 
-// Whether --bos auto, always or never puts BOS before a text. Throws InputError where the model has none.
+// Whether --bos auto, always or never puts BOS before a text. Throws InputError where the model has none,
+// UsageError for another mode.
 bool wants_bos(const std::string& mode, const ModelInfo& model);
 
 // The first tokens of a text, BOS included where `bos`: `wanted` of them, 0: all. Throws InputError where there are fewer, or
