@@ -18,6 +18,15 @@ class Eval(Test):
         super().setUp()
         self.write("text", words(400))
 
+    def killed_with_a_state(self, *command):
+        process = self.start(*command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.exists(self.path("state")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(.1)
+        process.kill()
+        process.wait()
+        self.assertTrue(os.path.exists(self.path("state")))
+
     def test_a_row_for_each_policy_and_budget(self):
         ended = self.works("eval", MODEL, "text", "--policy", "window,streaming,h2o,adakv", "--budget", "64,128", "--sinks", "1,4", "--tokens", "200",
                            "--chunk", "16", "--json", "out.json")
@@ -74,7 +83,12 @@ class Eval(Test):
         self.assertTrue(self.load("map.json")["positions"])
         self.assertTrue(math.isfinite(self.load("a.json")["results"][1]["ppl"]))
         self.assertTrue(math.isfinite(self.load("b.json")["results"][1]["ppl"]))
-
+        # An interrupted run goes on with the same map alone.
+        self.write("long", words(4000))
+        command = ["eval", MODEL, "long", "--tokens", "3500", "--budget", "64", "--alone", "--protect", "sinkmap:map.json", "--resume", "state"]
+        self.killed_with_a_state(*command)
+        self.write("map.json", json.dumps(self.load("map.json")))
+        self.refused(FAILED, *command, says=("state", "other options"))
 
     def test_types_of_the_memory_are_compared_with_halves(self):
         self.works("eval", MODEL, "text", "--policy", "full,streaming", "--budget", "96", "--kv-type", "f16,q8c,q4c,q4_0", "--tokens", "300", "--json", "out.json")
@@ -116,16 +130,11 @@ class Eval(Test):
         self.works(*command)
         whole = self.load("out.json")["results"]
         os.remove(self.path("out.json"))
-        process = self.start(*command, "--resume", "state", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + PATIENCE
-        while not os.path.exists(self.path("state")) and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(.1)
-        process.kill()
-        process.wait()
-        self.assertTrue(os.path.exists(self.path("state")))
+        self.killed_with_a_state(*command, "--resume", "state")
         self.assertFalse(os.path.exists(self.path("out.json")))
         self.refused(FAILED, *command, "--resume", "state", "--seed", "2", says=("state", "other options"))
         self.refused(FAILED, *command, "--resume", "long", says=("long", "--resume"))
+        self.refused(FAILED, *command, "--resume", "no/state", says=("no/state",))
         self.works(*command, "--resume", "state")
         for a, b in zip(whole, self.load("out.json")["results"]):
             for same in ("policy", "ppl", "ppl_by_1024", "mean_rows", "kv_bytes"):
@@ -193,10 +202,12 @@ class Calibrate(Test):
 
     def test_what_cannot_be_is_refused(self):
         for code, options, says in [(WRONG_USE, ["--windows", "8"], ("--windows 8",)), (WRONG_USE, ["--windows", "48"], ("--windows 48",)),
+                                    (WRONG_USE, ["--bos", "nonsense"], ("nonsense", "never")),
                                     (FAILED, ["--tokens", "5000"], ("text", "5000")), (WRONG_USE, ["--chunk", "0"], ("--chunk 0",))]:
             with self.subTest(options):
                 options = dict([("--tokens", "48"), ("--windows", "24"), ("--chunk", "16")] + [tuple(options)])
                 self.refused(code, "calibrate", MODEL, "text", "--sinkmap", "map.json", *[x for pair in options.items() for x in pair], says=says)
+        self.refused(WRONG_USE, "calibrate", MODEL, "text", "--sinkmap", "map.json", "--tokens", "0", "--windows", "2000", says=("--windows 2000",))
         self.refused(WRONG_USE, "calibrate", MODEL, "text", says=("--sinkmap",))
         self.refused(FAILED, "calibrate", MODEL, "text", "--sinkmap", "text", says=("text", "sink map"))
         other = self.load("map.json")
@@ -253,7 +264,7 @@ class Stream(Test):
         status = re.findall(rb"\x1b7\x1b\[20;1H\x1b\[K\x1b\[7m(.*?)\x1b\[0m\x1b8", seen)
         self.assertGreater(len(status), 1)
         for line in status:
-            self.assertRegex(line, rb"^position \d+, \d+ rows, [\d.]+ MiB, [\d.]+ tokens/s$")
+            self.assertRegex(line, rb"^(\d+ tokens to read, )?position \d+, \d+ rows, [\d.]+ MiB, [\d.]+ tokens/s$")
         self.assertGreater(seen.rindex(b"\x1b[r"), seen.rindex(b"\x1b[20;1H"))
         between = re.sub(rb"\x1b7.*?\x1b8|\x1b\[[0-9;]*[A-Za-z]|\x1bD", b"", seen).replace(b"\r\n", b"\n").decode()
         self.assertIn(text.strip(), between)                      # nothing of it is lost
@@ -287,6 +298,19 @@ class Stream(Test):
         self.assertRegex(err, rb"tokens; position \d+, \d+ rows")
         self.text("--tokens", "5", "--load", "a.stream")
 
+    def test_reading_can_be_interrupted_and_goes_on(self):
+        self.write("long", words(3000))
+        self.text("long", "--tokens", "4", "--temperature", "0", "--save", "whole.stream")
+        process = self.start("stream", MODEL, "long", "--tokens", "4", "--temperature", "0", "--save", "a.stream", *self.SHORT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, 0, err)
+        self.assertIn(b"note: 0 tokens", err)
+        self.text("--tokens", "4", "--temperature", "0", "--load", "a.stream", "--save", "b.stream")
+        with open(self.path("b.stream"), "rb") as b, open(self.path("whole.stream"), "rb") as whole:
+            self.assertEqual(b.read(), whole.read())
+
     def test_a_chat_takes_turns(self):
         out = self.text("--chat", "--tokens", "12", "--temperature", "0", "--save", "a.stream", stdin=b"Hello!\nAnd how are you?\n")
         self.assertGreaterEqual(out.count("\n"), 2)
@@ -302,7 +326,14 @@ class Stream(Test):
                 self.refused(FAILED, "stream", MODEL, "--load", name, says=(name, says))
         self.refused(FAILED, "stream", "gemma3-270m", "--load", "a.stream", says=("a.stream", "another model"))
         self.refused(FAILED, "stream", MODEL, "--load", "a.stream", "--kv-type", "f32", says=("--kv-type",))
-        self.refused(FAILED, "stream", MODEL, "--load", "a.stream", "--policy", "tova", *self.SHORT, says=("a.stream", "--policy streaming"))
+        for option, value in [("--policy", "streaming"), ("--budget", "48"), ("--sinks", "4"), ("--protect", "auto"), ("--positions", "auto"), ("--bos", "auto")]:
+            other = {"--policy": "tova", "--budget": "64", "--sinks": "20", "--protect": "first:9", "--positions": "gaps", "--bos": "never"}[option]
+            options = {"--budget": "48", "--chunk": "16", option: other}
+            self.refused(FAILED, "stream", MODEL, "--load", "a.stream", *[x for pair in options.items() for x in pair], says=("a.stream", f"{option} {value}"))
+        body = b"\xa1\x61a\x01"  # CBOR of something else
+        with open(self.path("cbor"), "wb") as file:
+            file.write(b"sinkscope.stream/2 " + hashlib.sha256(body).hexdigest().encode() + b"\n" + body)
+        self.refused(FAILED, "stream", MODEL, "--load", "cbor", says=("cbor", "no stream"))
         self.refused(FAILED, "stream", MODEL, "--load", "nowhere", says=("nowhere",))
         self.refused(FAILED, "stream", MODEL, "text", "--save", "no/folder", says=("no/folder",))
 
@@ -317,9 +348,13 @@ class Stream(Test):
         self.refused(FAILED, "stream", MODEL, "--bos", "never", says=("nothing to go on from",))
 
     def test_a_sink_that_would_be_lost_is_told_of(self):
-        ended = self.works("stream", MODEL, "text", "--bos", "never", "--sinks", "0", "--tokens", "2", *self.SHORT)
-        self.assertIn(b"attention sink", ended.err)
-        self.assertNotIn(b"attention sink", self.works("stream", MODEL, "text", "--tokens", "2", *self.SHORT).err)
+        for options, lost in [(["--sinks", "0"], True), (["--sinks", "0", "--bos", "always"], True), (["--policy", "window", "--bos", "always"], True),
+                              ([], False), (["--sinks", "0", "--protect", "first:1"], False), (["--policy", "full"], False)]:
+            with self.subTest(options):
+                ended = self.works("stream", MODEL, "text", "--tokens", "2", *self.SHORT, *options, "--save", "a.stream")
+                self.assertEqual(b"attention sink" in ended.err, lost)
+        self.text("text", "--tokens", "2", "--policy", "window", "--save", "a.stream")
+        self.assertIn(b"attention sink", self.works("stream", MODEL, "--tokens", "2", *self.SHORT, "--policy", "window", "--load", "a.stream").err)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@
 #include "sinkscope/error.h"
 #include "sinkscope/models.h"
 #include "sinkscope/session.h"
+#include "sinkscope/stream.h"
 
 namespace sinkscope {
 namespace {
@@ -203,6 +204,33 @@ TEST(Memory, SequencesShareWhatTheyHaveInCommon) {
     EXPECT_EQ(first.n_past(), 250);
     session.append(other.first(1), &logits);
   }
+}
+
+TEST(Memory, AChatIsTheTemplatesText) {
+  const Model model("smollm2-135m");
+  const std::vector<std::string> messages = {"Say only the word yes.", "Say only the word no."};
+  std::vector<ChatMessage> chat;
+  StreamOptions o;
+  o.model = "smollm2-135m";
+  o.chat = true;
+  o.tokens = 40;
+  o.temperature = 0;
+  StreamEvents events;
+  events.message = [&]() -> std::optional<std::string> {
+    const size_t n = chat.size() / 2;
+    if (n == messages.size()) return std::nullopt;
+    chat.push_back({"user", messages[n]});
+    chat.push_back({"assistant", ""});
+    return messages[n];
+  };
+  events.text = [&](std::string_view text, const StreamState&) {
+    if (text != "\n") chat.back().content += text;
+    return true;
+  };
+  const StreamState end = stream(o, events);
+  const std::vector<int> all = model.tokenize(model.chat_text(chat, false), /*marks=*/true);
+  EXPECT_TRUE(model.is_end(all[all.size() - 2]));
+  EXPECT_EQ(end.position, static_cast<int64_t>(all.size()) - 1);  // but for the line feed behind the last answer
 }
 
 TEST(Memory, WhatCannotBeIsRefused) {

@@ -26,7 +26,8 @@ void on_interrupt(int signal) {
 }
 
 std::string status(const StreamState& s) {
-  return fmt::format("position {}, {:.0f} rows, {:.1f} MiB, {:.1f} tokens/s", s.position, s.rows, static_cast<double>(s.kv_bytes) / (1 << 20),
+  const std::string reading = s.n_unread > 0 ? fmt::format("{} tokens to read, ", s.n_unread) : "";
+  return reading + fmt::format("position {}, {:.0f} rows, {:.1f} MiB, {:.1f} tokens/s", s.position, s.rows, static_cast<double>(s.kv_bytes) / (1 << 20),
                      s.tokens_per_second);
 }
 
@@ -39,6 +40,10 @@ void run(const StreamOptions& options) {
   int64_t told = 0;
   constexpr int64_t kPause = 16;  // tokens between two pictures
   StreamEvents events;
+  events.reading = [&](const StreamState& s) {
+    status_line->show(status(s));
+    return !interrupted;
+  };
   events.text = [&](std::string_view text, const StreamState& s) {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);

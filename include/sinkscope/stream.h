@@ -38,6 +38,7 @@ struct StreamOptions {
 
 struct StreamState {
   int64_t position = 0;               // of the next token: all that the stream has seen
+  int64_t n_unread = 0;               // tokens of a text or turn that are still to be read
   int64_t n_generated = 0;
   double rows = 0;                    // of a KV head, mean
   int64_t kv_bytes = 0;
@@ -45,6 +46,8 @@ struct StreamState {
 };
 
 struct StreamEvents {
+  // Between chunks of what is read. Returns false to stop: the rest is pending then.
+  std::function<bool(const StreamState&)> reading;
   // Whole UTF-8 characters as they come. Returns false to stop.
   std::function<bool(std::string_view text, const StreamState&)> text;
   // The next message of a chat; none ends it.

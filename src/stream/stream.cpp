@@ -1,7 +1,9 @@
 #include "sinkscope/stream.h"
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -9,6 +11,7 @@
 #include "policy/budget.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
+#include "session/check.h"
 #include "session/sampler.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
@@ -21,16 +24,13 @@ namespace {
 using stream_run::SavedStream;
 
 void check(const StreamOptions& o) {
-  const auto between = [](const char* option, float value, float low, float high) {
-    if (!(value >= low && value <= high)) throw UsageError(fmt::format("{} {} is not between {} and {}; give a number that is", option, value, low, high));
-  };
-  between("--temperature", o.temperature, 0, 100);
-  between("--top-p", o.top_p, 0, 1);
-  between("--min-p", o.min_p, 0, 1);
-  if (o.tokens < 0) throw UsageError(fmt::format("--tokens {} is too small; use 0 or more", o.tokens));
-  if (o.threads < 0) throw UsageError(fmt::format("--threads {} is too small; use 0 or more", o.threads));
-  if (o.chunk < 1) throw UsageError(fmt::format("--chunk {} is too small; use 1 or more", o.chunk));
-  if (o.bos != "auto" && o.bos != "always" && o.bos != "never") throw UsageError(fmt::format("--bos '{}' is unknown; use auto or always or never", o.bos));
+  using session::at_least, session::between;
+  between("--temperature", o.temperature, 0.0f, 100.0f);
+  between("--top-p", o.top_p, 0.0f, 1.0f);
+  between("--min-p", o.min_p, 0.0f, 1.0f);
+  at_least("--tokens", o.tokens, 0);
+  at_least("--threads", o.threads, 0);
+  at_least("--chunk", o.chunk, 1);
   if (o.chat && !o.text.empty()) throw UsageError("both --chat and a text are given; give one of them");
   policy::kind(o.policy);
   if (!o.kv_budget.empty()) policy::bytes_of(o.kv_budget);
@@ -47,6 +47,30 @@ MemoryOptions memory_options(const StreamOptions& o, const policy::Subject& subj
                        .sinks = o.sinks, .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type, subject), .sink_map = nullptr};
   if (policy::kind(o.policy).needs_map && !o.sink_map.empty()) memory.sink_map = std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject));
   return memory;
+}
+
+// What a saved stream can only go on with: options as they stand in a command, sink maps by what is in them.
+std::vector<std::pair<std::string, std::string>> settings_of(const StreamOptions& o) {
+  std::vector<std::pair<std::string, std::string>> settings = {{"--policy", o.policy}, {"--positions", o.positions}, {"--kv-type", o.kv_type}, {"--bos", o.bos},
+                                                               {"--sinks", std::to_string(o.sinks)}};
+  if (o.kv_budget.empty()) settings.emplace_back("--budget", std::to_string(o.budget));
+  else settings.emplace_back("--kv-budget", o.kv_budget);
+  const std::string map = policy::sink_map_of(o.protect);
+  settings.emplace_back("--protect", map.empty() ? o.protect : "sinkmap:FILE of SHA-256 " + io::sha256_of_file(map));
+  if (!o.sink_map.empty()) settings.emplace_back("--sinkmap", "FILE of SHA-256 " + io::sha256_of_file(o.sink_map));
+  return settings;
+}
+
+bool keeps_first(const MemoryOptions& memory) {
+  const policy::Kind& kind = policy::kind(memory.policy);
+  return kind.protects && (!kind.has_sinks || memory.sinks > 0 || (!memory.protect.empty() && memory.protect[0] == 0));
+}
+
+// Models' templates leave away what surrounds a message.
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \n\r\t";
+  const size_t begin = text.find_first_not_of(kSpace);
+  return begin == std::string_view::npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
 }
 
 // The bytes at the end that begin a UTF-8 character and do not end it.
@@ -77,40 +101,33 @@ class Stream {
     save_ = save;
     for (const std::string& sentence : session_.notes()) note(sentence);
     if (!o_.load.empty()) take_up();
-    else if (subject_.bos) pending_ = model_.info().bos;
-    if (!subject_.bos && o_.load.empty() && (o_.policy == "window" || (o_.policy == "streaming" && o_.sinks == 0 && memory_.protect.empty())))
-      note("the stream will lose its attention sink: there is no BOS, and no first row is kept; give --sinks 4");
+    else if (subject_.bos) pending_ = {model_.info().bos};
+    if (!keeps_first(memory_)) note("the stream will lose its attention sink, which is its first token: no first row is kept; give --policy streaming --sinks 4");
     if (o_.chat) chat();
     else go_on();
-    if (save_) stream_run::write(*save_, {subject_.model_sha256, o_.policy, o_.positions, pending_, messages_, session_.save()});
+    if (save_) stream_run::write(*save_, {subject_.model_sha256, settings_of(o_), pending_, messages_, session_.save()});
     return state();
   }
 
  private:
   void take_up() {
     SavedStream saved = stream_run::read(o_.load);
-    const auto same = [&](const char* what, const std::string& then, const std::string& now, const std::string& give) {
-      if (then != now) throw InputError(fmt::format("'{}' was saved with another {}; give {}, or another file", o_.load, what, give));
-    };
-    same("model", saved.model_sha256, subject_.model_sha256, "that model");
-    same("policy", saved.policy, o_.policy, "--policy " + saved.policy);
-    same("mode of positions", saved.positions, o_.positions, "--positions " + saved.positions);
+    if (saved.model_sha256 != subject_.model_sha256) throw InputError(fmt::format("'{}' was saved with another model; give that model, or another file", o_.load));
+    const auto now = settings_of(o_);
+    for (const auto& [option, value] : saved.settings)
+      if (std::ranges::find(now, std::pair(option, value)) == now.end())
+        throw InputError(fmt::format("'{}' was saved with {} {}; give that, or another file", o_.load, option, value));
     session_.load(saved.memory);
     messages_ = std::move(saved.messages);
     pending_ = saved.pending;
   }
 
-  // The token that was shown and not run yet.
-  std::vector<int> pending() const { return pending_ < 0 ? std::vector<int>() : std::vector<int>{pending_}; }
+  void wait(const std::vector<int>& tokens) { pending_.insert(pending_.end(), tokens.begin(), tokens.end()); }
 
   void go_on() {
-    std::vector<int> tokens = pending();
-    if (!o_.text.empty()) {
-      const std::vector<int> text = model_.tokenize(session::read_text(o_.text));
-      tokens.insert(tokens.end(), text.begin(), text.end());
-    }
-    if (tokens.empty()) throw InputError("there is nothing to go on from; give a text, or --bos always");
-    generate(tokens, /*until_end=*/false);
+    if (!o_.text.empty()) wait(model_.tokenize(session::read_text(o_.text)));
+    if (pending_.empty()) throw InputError("there is nothing to go on from; give a text, or --bos always");
+    generate(/*until_end=*/false);
   }
 
   // Turn by turn. What the template makes of all messages grows: the new part is run.
@@ -120,37 +137,54 @@ class Stream {
       if (!message) return;
       const size_t known = known_text();
       messages_.push_back({"user", session::as_utf8(*message)});
-      std::vector<int> tokens = pending();
       const std::string text = model_.chat_text(messages_, true);
-      const std::vector<int> turn = model_.tokenize(std::string_view(text).substr(std::min(known, text.size())), /*marks=*/true);
-      tokens.insert(tokens.end(), turn.begin(), turn.end());
-      messages_.push_back({"assistant", generate(tokens, /*until_end=*/true)});
+      wait(model_.tokenize(std::string_view(text).substr(std::min(known, text.size())), /*marks=*/true));
+      messages_.push_back({"assistant", generate(/*until_end=*/true)});
     }
   }
 
-  // How much of the chat's text the model has seen, the pending token included. An answer that was cut has no end yet.
-  size_t known_text() const {
+  // How much of the chat's text the model has seen, pending tokens included: up to the end of the last answer's words. What ends
+  // an answer is the template's, in place of the model's own.
+  size_t known_text() {
     if (messages_.empty()) return 0;
-    if (model_.is_end(pending_)) return model_.chat_text(messages_, false).size();
+    if (!pending_.empty() && model_.is_end(pending_.back())) pending_.pop_back();
     const std::span<const ChatMessage> before(messages_.data(), messages_.size() - 1);
-    return model_.chat_text(before, true).size() + messages_.back().content.size();
+    const std::string_view answer = trimmed(messages_.back().content);
+    const size_t begin = model_.chat_text(before, true).size(), at = model_.chat_text(messages_, false).find(answer, begin);
+    return (at == std::string::npos ? begin : at) + answer.size();
   }
 
-  // Runs the tokens, then what is sampled, one by one. The last one is shown but not run: it is pending.
-  std::string generate(std::span<const int> tokens, bool until_end) {
-    pending_ = -1;
-    session_.append(tokens, &logits_);
+  // Runs what is pending, unless it is stopped.
+  void read() {
+    const std::vector<int> tokens = std::exchange(pending_, {});
+    for (size_t first = 0, n; first < tokens.size(); first += n) {
+      n_unread_ = static_cast<int64_t>(tokens.size() - first);
+      if (events_.reading && !events_.reading(state())) {
+        stopped_ = true;
+        pending_.assign(tokens.begin() + static_cast<ptrdiff_t>(first), tokens.end());
+        break;
+      }
+      n = std::min(tokens.size() - first, static_cast<size_t>(o_.chunk));
+      session_.append(std::span(tokens).subspan(first, n), first + n == tokens.size() ? &logits_ : nullptr);
+    }
+    n_unread_ = 0;
+  }
+
+  // Runs what is pending, then what is sampled, one by one. The last one is shown but not run: it is pending.
+  std::string generate(bool until_end) {
+    read();
     std::string all, shown;
     for (int n = 0; !stopped_ && (o_.tokens == 0 || n < o_.tokens); ++n) {
       const auto start = std::chrono::steady_clock::now();
-      if (pending_ >= 0) session_.append(std::span(&pending_, 1), &logits_), ++n_run_;
+      if (!pending_.empty()) session_.append(pending_, &logits_), ++n_run_;
       if (!until_end)
         for (const int t : ends_) logits_[t] = -std::numeric_limits<float>::infinity();
-      pending_ = sampler_.pick(logits_, session_.n_past());
+      const int next = sampler_.pick(logits_, session_.n_past());
+      pending_ = {next};
       seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       ++n_generated_;
-      if (until_end && model_.is_end(pending_)) break;
-      shown += model_.is_control(pending_) ? "" : model_.token_text(pending_);
+      if (until_end && model_.is_end(next)) break;
+      shown += model_.is_control(next) ? "" : model_.token_text(next);
       const size_t whole = shown.size() - unfinished(shown);
       if (events_.text && !events_.text(std::string_view(shown).substr(0, whole), state())) stopped_ = true;
       all.append(shown, 0, whole);
@@ -161,7 +195,7 @@ class Stream {
   }
 
   StreamState state() const {
-    return {.position = session_.n_past() + (pending_ >= 0), .n_generated = n_generated_, .rows = session_.memory_rows(),
+    return {.position = session_.n_past() + static_cast<int64_t>(pending_.size()), .n_unread = n_unread_, .n_generated = n_generated_, .rows = session_.memory_rows(),
             .kv_bytes = static_cast<int64_t>(session_.memory_bytes()), .tokens_per_second = n_run_ > 0 ? static_cast<double>(n_run_) / seconds_ : 0};
   }
 
@@ -180,9 +214,9 @@ class Stream {
   AtomicFile* save_ = nullptr;
   std::vector<float> logits_;
   std::vector<ChatMessage> messages_;
-  int pending_ = -1;
+  std::vector<int> pending_;  // tokens that are not run yet, the last of which was shown
   bool stopped_ = false;
-  int64_t n_generated_ = 0, n_run_ = 0;  // a turn's first token comes from the prompt's logits, without a run of its own
+  int64_t n_unread_ = 0, n_generated_ = 0, n_run_ = 0;  // a turn's first token comes from the prompt's logits, without a run of its own
   double seconds_ = 0;
 };
 

@@ -10,7 +10,7 @@
 namespace sinkscope::stream_run {
 namespace {
 
-constexpr std::string_view kHead = "sinkscope.stream/1 ";
+constexpr std::string_view kHead = "sinkscope.stream/2 ";
 constexpr size_t kDigits = 64;
 
 }  // namespace
@@ -18,8 +18,7 @@ constexpr size_t kDigits = 64;
 void write(AtomicFile& file, const SavedStream& s) {
   nlohmann::json messages = nlohmann::json::array();
   for (const ChatMessage& m : s.messages) messages.push_back({m.role, m.content});
-  const std::vector<uint8_t> bytes = nlohmann::json::to_cbor({{"model_sha256", s.model_sha256}, {"policy", s.policy},
-                                                              {"positions", s.positions}, {"pending", s.pending}, {"messages", messages},
+  const std::vector<uint8_t> bytes = nlohmann::json::to_cbor({{"model_sha256", s.model_sha256}, {"settings", s.settings}, {"pending", s.pending}, {"messages", messages},
                                                               {"memory", nlohmann::json::binary(s.memory)}});
   const std::string_view body(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   file.write(fmt::format("{}{}\n", kHead, io::sha256(body)));
@@ -34,12 +33,15 @@ SavedStream read(const std::string& path) {
   const std::string_view body = std::string_view(text).substr(head);
   if (text.substr(kHead.size(), kDigits) != io::sha256(body))
     throw InputError(fmt::format("'{}' is damaged: its bytes are not those that were saved; give another file", path));
-  const auto json = nlohmann::json::from_cbor(body.begin(), body.end());
-  SavedStream s{.model_sha256 = json.at("model_sha256"), .policy = json.at("policy"), .positions = json.at("positions"), .pending = json.at("pending"),
-                .messages = {}, .memory = {}};
-  for (const auto& m : json.at("messages")) s.messages.push_back({m.at(0), m.at(1)});
-  s.memory = json.at("memory").get_binary();
-  return s;
+  try {
+    const auto json = nlohmann::json::from_cbor(body.begin(), body.end());
+    SavedStream s{.model_sha256 = json.at("model_sha256"), .settings = json.at("settings"), .pending = json.at("pending"), .messages = {}, .memory = {}};
+    for (const auto& m : json.at("messages")) s.messages.push_back({m.at(0), m.at(1)});
+    s.memory = json.at("memory").get_binary();
+    return s;
+  } catch (const nlohmann::json::exception&) {
+    throw InputError(fmt::format("'{}' is whole, but what it holds is no stream; give a file of --save", path));
+  }
 }
 
 }  // namespace sinkscope::stream_run

@@ -1,8 +1,9 @@
-// A stream on disk: `sinkscope.stream/1`, a line with a SHA-256, then CBOR that it is of.
+// A stream on disk: `sinkscope.stream/2`, a line with a SHA-256, then CBOR that it is of.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sinkscope/atomic_file.h"
@@ -12,8 +13,8 @@ namespace sinkscope::stream_run {
 
 struct SavedStream {
   std::string model_sha256;
-  std::string policy, positions;
-  int pending = -1;                   // the last token, which the memory has not seen yet; -1: none
+  std::vector<std::pair<std::string, std::string>> settings;  // options that it can only go on with
+  std::vector<int> pending;           // the last tokens, which the memory has not seen yet
   std::vector<ChatMessage> messages;  // of a chat so far
   std::vector<uint8_t> memory;        // Session::save()
 };
