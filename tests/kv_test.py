@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import random
 import re
 import signal
 import subprocess
@@ -279,15 +280,45 @@ class Stream(Test):
         self.assertEqual(first[:-1] + second, whole)
         self.assertEqual(self.text("--tokens", "30", "--load", "a.stream"), second)
 
-    def test_a_stream_that_is_killed_leaves_the_old_file_whole(self):
-        self.text("text", "--tokens", "20", "--save", "a.stream")
-        before = open(self.path("a.stream"), "rb").read()
-        process = self.start("stream", MODEL, "text", "--save", "a.stream", *self.SHORT, stdout=subprocess.PIPE)
-        self.assertTrue(process.stdout.read(60))
-        process.kill()
-        process.communicate()
-        self.assertEqual(open(self.path("a.stream"), "rb").read(), before)
-        self.text("--tokens", "5", "--load", "a.stream")
+    def test_every_kind_of_memory_goes_on_where_it_stopped(self):
+        self.write("text", words(60))
+        for policy, kv_type in [("snapkv", "q4c"), ("h2o", "q8c"), ("adakv", "f16"), ("expected", "f16"), ("criticalkv", "q4_0")]:
+            with self.subTest(policy):
+                options = ["--policy", policy, "--kv-type", kv_type, "--budget", "56", "--chunk", "16"]
+                whole = self.works("stream", MODEL, "text", "--tokens", "40", *options).out
+                first = self.works("stream", MODEL, "text", "--tokens", "25", "--save", "a.stream", *options).out
+                self.assertEqual(first[:-1] + self.works("stream", MODEL, "--tokens", "15", "--load", "a.stream", *options).out, whole)
+
+    def test_a_save_that_is_killed_leaves_the_old_file_whole(self):
+        def content():
+            with open(self.path("a.stream"), "rb") as file:
+                return file.read()
+
+        def unfinished():
+            paths = [self.path(name) for name in os.listdir(self.folder) if name.startswith(".sinkscope-")]
+            return sum(os.path.getsize(path) for path in paths)
+
+        self.write("text", words(600))
+        options = ["--policy", "full", "--chunk", "64", "--tokens", "2"]
+        self.works("stream", MODEL, "text", *options, "--save", "a.stream")
+        before, chosen, n_met = content(), random.Random(1), 0
+        for _ in range(8):
+            old = unfinished()
+            process = self.start("stream", MODEL, *options, "--load", "a.stream", "--save", "a.stream", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while unfinished() <= old and process.poll() is None:
+                time.sleep(.001)
+            time.sleep(chosen.random() * .05)
+            n_met += process.poll() is None
+            process.kill()
+            process.wait()
+            after = content()
+            head, body = after.split(b"\n", 1)
+            self.assertEqual(head.split()[1].decode(), hashlib.sha256(body).hexdigest())
+            if unfinished() > old:
+                self.assertEqual(after, before)
+            before = after
+        self.assertGreater(n_met, 0)
+        self.works("stream", MODEL, *options, "--load", "a.stream")
 
     def test_interrupted_it_ends_cleanly(self):
         process = self.start("stream", MODEL, "text", "--save", "a.stream", *self.SHORT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

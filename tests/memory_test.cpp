@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
+#include "policy/sink_map.h"
 #include "sinkscope/error.h"
 #include "sinkscope/models.h"
 #include "sinkscope/session.h"
@@ -131,13 +132,17 @@ TEST(Streaming, MemoryIsFlatOver20000Tokens) {
 TEST(Memory, EveryPolicyKeepsItsBudgetOnAnyNumberOfThreads) {
   const Model model("smollm2-135m");
   const std::vector<int> tokens = random_tokens(model, 88);
+  const auto map = std::make_shared<policy::SinkMap>(policy::SinkMap{.positions = {0}, .n_token = 1000, .windows = {50}, .heads = {}, .n_head = 0});
+  for (int layer = 0; layer < model.info().n_layer; ++layer)
+    for (int h = 0; h < model.info().n_head_kv; ++h) map->heads.push_back({layer, h, {0}, {.01 * (1 + h)}, .1 * layer});
   using Case = std::pair<const char*, const char*>;
   for (const auto& [policy, positions] : {Case{"window", "auto"}, {"streaming", "auto"}, {"h2o", "auto"}, {"h2o", "cache"}, {"tova", "auto"}, {"snapkv", "auto"},
-                                          {"pyramidkv", "auto"}, {"adakv", "auto"}, {"adakv", "cache"}, {"knorm", "auto"}, {"keydiff", "auto"}}) {
+                                          {"pyramidkv", "auto"}, {"adakv", "auto"}, {"adakv", "cache"}, {"criticalkv", "auto"}, {"expected", "auto"}, {"sinkmap", "auto"}, {"duo", "auto"},
+                                          {"knorm", "auto"}, {"keydiff", "auto"}}) {
     SCOPED_TRACE(std::string(policy) + ' ' + positions);
     std::vector<float> logits[2];
     for (const int n_thread : {1, 2}) {
-      SessionOptions o = options(16, MemoryOptions{.policy = policy, .budget = 52, .sinks = 4, .positions = positions, .protect = {1, 2}}, "f16");
+      SessionOptions o = options(16, MemoryOptions{.policy = policy, .budget = 52, .sinks = 4, .positions = positions, .protect = {1, 2}, .sink_map = map}, "f16");
       o.n_thread = n_thread;
       o.batch_invariant = false;
       Session session(model, o);
