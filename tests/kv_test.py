@@ -151,6 +151,12 @@ class Eval(Test):
         self.assertEqual([len(alone[by]) for by in ("ppl_by_1024", "tokens_per_second_by_1024", "rss_by_1024")], [1, 1, 1])
         self.assertGreater(alone["rss_by_1024"][0], 10 << 20)
 
+    def test_perplexity_by_1024_tokens_is_shown(self):
+        self.write("long", words(1200))
+        out = self.works("eval", MODEL, "long", "--tokens", "1100", "--policy", "streaming", "--budget", "64", "--alone", "--chunk", "64", "--json", "out.json").out.decode()
+        [result] = self.load("out.json")["results"]
+        self.assertEqual(out.split("Perplexity by 1,024 tokens\n")[1].split(), ["streaming", "f16", "4", "64"] + [f"{x:.3f}" for x in result["ppl_by_1024"]])
+
     def test_skipped_tokens_count_for_nothing(self):
         self.works("eval", MODEL, "text", "--tokens", "200", "--json", "all.json")
         self.works("eval", MODEL, "text", "--tokens", "200", "--skip", "150", "--policy", "recompute,window", "--budget", "64", "--json", "late.json")

@@ -16,10 +16,10 @@ namespace {
 std::string bytes(int64_t n) { return n < 1 << 20 ? fmt::format("{:.0f} KiB", static_cast<double>(n) / 1024) : fmt::format("{:.1f} MiB", static_cast<double>(n) / (1 << 20)); }
 
 // What a line says of each result, whatever the task.
-std::string settings(const EvalResult& r) {
-  return fmt::format("{:<10} {:>5} {:>6} {:>7} {:>10} {:>9.0f}", r.policy, r.kv_type, r.sinks, r.budget_rows ? std::to_string(r.budget_rows) : "-",
-                     bytes(r.kv_bytes), r.mean_rows);
+std::string name(const EvalResult& r) {
+  return fmt::format("{:<10} {:>5} {:>6} {:>7}", r.policy, r.kv_type, r.sinks, r.budget_rows ? std::to_string(r.budget_rows) : "-");
 }
+std::string settings(const EvalResult& r) { return fmt::format("{} {:>10} {:>9.0f}", name(r), bytes(r.kv_bytes), r.mean_rows); }
 std::string head(const char* of_task) {
   return fmt::format("{:<10} {:>5} {:>6} {:>7} {:>10} {:>9} {} {:>9}\n", "policy", "type", "sinks", "budget", "memory", "mean rows", of_task, "tokens/s");
 }
@@ -30,6 +30,15 @@ std::string predictions(const Eval& e) {
   const auto compared = [](double value, const char* unit, int digits) { return std::isnan(value) ? "-" : fmt::format("{:.{}f}{}", value, digits, unit); };
   for (const EvalResult& r : e.results)
     text += fmt::format("{} {:>9.3f} {:>8} {:>9} {:>9.0f}\n", settings(r), r.ppl, compared(r.kl, "", 4), compared(r.same_top, " %", 1), r.tokens_per_second);
+  // More of them are for --json and --plot.
+  constexpr size_t kMostColumns = 10;
+  if (const size_t n = e.results[0].ppl_by_1024.size(); n < 2 || n > kMostColumns) return text;
+  text += "\nPerplexity by 1,024 tokens\n";
+  for (const EvalResult& r : e.results) {
+    text += name(r);
+    for (const double ppl : r.ppl_by_1024) text += fmt::format(" {:>9.3f}", ppl);
+    text += "\n";
+  }
   return text;
 }
 
