@@ -132,10 +132,11 @@ TEST_F(SmolLm, SameBitsForAnyNumberOfThreads) {
 
 TEST_F(SmolLm, SameStatisticsForAnyBatches) {
   Recorder whole(best()), parts(best());
+  const std::vector<int> some(tokens.begin(), tokens.begin() + 70);  // with OpenBLAS, each batch decodes all weights
   for (const bool blas : {true, false}) {
     const auto run = [&](int n_batch, Recorder& recorder) {
-      Session session = session_of(*model, 150, {.n_batch = n_batch, .blas = blas, .kv_type = "f32"});
-      record(session, tokens, recorder);
+      Session session = session_of(*model, 70, {.n_batch = n_batch, .blas = blas, .kv_type = "f32"});
+      record(session, some, recorder);
     };
     run(512, whole);
     for (const int n_batch : {1, 7, 64}) {
