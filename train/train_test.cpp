@@ -103,6 +103,7 @@ TEST_P(EveryVariant, WeightsOfHiddenKeysAreZero) {
 }
 
 TEST(Variants, AreSoftmaxWhereTheySaySo) {
+  torch::manual_seed(7);
   const Tensor logits = torch::randn({2, 3, 7, 7}) * 4, visible = torch::ones({7, 7}, torch::kBool).tril();
   const auto weights = [&](const char* name, const Learned& learned = {}) { return variant(name).weigh(logits, visible, learned); };
   const auto same = [](const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>(); };
@@ -112,6 +113,8 @@ TEST(Variants, AreSoftmaxWhereTheySaySo) {
   EXPECT_GT(same(weights("clipped", {.sink_logit = {}, .clip_gamma = -0.03, .clip_zeta = 1}), weights("softmax")), 1e-3);
   EXPECT_LT((weights("softmax").sum(-1) - 1).abs().max().item<double>(), 1e-6);
   EXPECT_LT((weights("sigmoid_norm").sum(-1) - 1).abs().max().item<double>(), 1e-6);
+  const Tensor sigmoid = torch::sigmoid(logits.to(torch::kDouble)).tril();
+  EXPECT_LT(same(weights("sigmoid_norm").to(torch::kDouble), sigmoid / sigmoid.sum(-1, true)), 1e-6);
   const Tensor e = torch::exp(logits.to(torch::kDouble)).tril(), plain = torch::relu(e - 1).tril() / (e - 1).tril().abs().sum(-1, true);
   EXPECT_LT(same(weights("softpick").to(torch::kDouble), plain), 1e-4);
 }

@@ -28,9 +28,8 @@ Tensor softmax1(const Tensor& logits, const Tensor& visible, const Learned&) { r
 Tensor sink_logit(const Tensor& logits, const Tensor& visible, const Learned& learned) { return softmax_with(learned.sink_logit.view({1, -1, 1, 1}), logits, visible); }
 
 Tensor sigmoid(const Tensor& logits, const Tensor& visible, const Learned&) { return only_visible(torch::sigmoid(logits), visible); }
-Tensor sigmoid_norm(const Tensor& logits, const Tensor& visible, const Learned& learned) {
-  const Tensor weights = sigmoid(logits, visible, learned);
-  return weights / (weights.sum(-1, true) + kTiny);
+Tensor sigmoid_norm(const Tensor& logits, const Tensor& visible, const Learned&) {  // sigmoid(x) / sum, without a small sum's rounding
+  return torch::softmax(hidden_logits(torch::log_sigmoid(logits), visible), -1);
 }
 Tensor elu(const Tensor& logits, const Tensor& visible, const Learned&) { return only_visible(torch::elu(logits) + 1, visible); }
 Tensor relu(const Tensor& logits, const Tensor& visible, const Learned&) { return only_visible(torch::relu(logits), visible); }
