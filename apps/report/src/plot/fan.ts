@@ -1,0 +1,99 @@
+// Whom a query looks at: the queries on the left, its strongest keys on the right, a line for each, as wide and dark as the weight.
+// However long the prompt is, only the rows in sight are made.
+import { h, s } from "../dom";
+import { clipped, fixed, plural, quoted } from "../format";
+import { strongest, type AttentionMap } from "../data/attention";
+import { colours, muted } from "../theme";
+
+export interface Fan {
+  map: AttentionMap;
+  texts: string[];
+  width: number;
+  query: number;
+  hover: (query: number) => void;
+  leave: () => void;
+  choose: (query: number) => void;
+}
+
+export interface FanView {
+  element: HTMLElement;
+  plot: SVGSVGElement;
+  show: (query: number) => void; // scrolls there
+}
+
+const ROW = 22, ROWS = 22, LIST = 190;
+
+export function fan({ map, texts, width, query, hover, leave, choose }: Fan): FanView {
+  const height = Math.min(ROWS, Math.max(6, map.n)) * ROW;
+  const rows = h("div", { class: "rows", style: `height:${map.n * ROW}px` });
+  const list = h("div", { class: "queries", role: "listbox", tabindex: 0, "aria-label": "Queries; up and down choose whose attention is shown", "data-focus": "fan", style: `height:${height}px;width:${LIST}px` }, rows);
+  const plot = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-size": 12, fill: colours().ink, class: "fan-lines" });
+  const element = h("div", { class: "fan", style: `width:${width}px` }, plot, list);
+  let now = query;
+
+  const fillRows = () => {
+    const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4), last = Math.min(map.n, first + ROWS + 9);
+    rows.replaceChildren(...Array.from({ length: last - first }, (_, j) => {
+      const i = first + j;
+      return h("div", { role: "option", id: `query-${i}`, class: i === now ? "row now" : "row", "aria-selected": i === now ? "true" : "false", style: `top:${i * ROW}px` }, h("span", { class: "at" }, i), h("bdi", {}, clipped(quoted(texts[i] ?? ""), 18)));
+    }));
+    list.setAttribute("aria-activedescendant", `query-${now}`);
+  };
+  const draw = () => {
+    const weights = map.row(now);
+    const entries = keysInSight(weights, Math.floor(height / ROW));
+    const right = width - LIST - 70;
+    const y0 = now * ROW - list.scrollTop + ROW / 2;
+    const seen = y0 >= -ROW && y0 <= height + ROW;
+    const from = Math.min(height, Math.max(0, y0));
+    plot.replaceChildren(
+      ...entries.flatMap((entry, j) => {
+        const y = (j + 0.5) * ROW + (height - entries.length * ROW) / 2;
+        if ("skipped" in entry) return [s("text", { x: right + 42, y, dy: "0.35em", fill: muted(), "font-size": 11 }, `⋯ ${plural(entry.skipped, "token")}`)];
+        const w = weights[entry.key]!;
+        return [
+          s("path", { d: `M${LIST + 4},${from}C${LIST + (right - LIST) / 2},${from} ${LIST + (right - LIST) / 2},${y} ${right},${y}`, fill: "none", stroke: colours().series[0]!, "stroke-width": 0.6 + 7 * w, "stroke-opacity": seen ? 0.15 + 0.75 * Math.sqrt(w) : 0.08 }),
+          s("text", { x: right + 34, y, dy: "0.35em", "text-anchor": "end", fill: muted(), "font-size": 11, "font-variant-numeric": "tabular-nums" }, String(entry.key)),
+          s("text", { x: right + 42, y, dy: "0.35em", style: "unicode-bidi: isolate" }, clipped(quoted(texts[entry.key] ?? ""), 18)),
+          s("text", { x: width - 2, y, dy: "0.35em", "text-anchor": "end", "font-variant-numeric": "tabular-nums", fill: w < 0.01 ? muted() : colours().ink }, fixed(w, 3)),
+        ];
+      }));
+  };
+  const show = (q: number) => {
+    now = Math.min(map.n - 1, Math.max(0, q));
+    const top = now * ROW;
+    if (top < list.scrollTop || top > list.scrollTop + height - ROW) list.scrollTop = Math.max(0, top - height / 2);
+    fillRows();
+    draw();
+  };
+  const under = (event: Event) => { const row = (event.target as Element).closest(".row"); return row ? Number(row.id.slice(6)) : null; };
+  list.addEventListener("scroll", () => { fillRows(); draw(); });
+  list.addEventListener("pointermove", (event) => { const i = under(event); if (i !== null && i !== now) { now = i; for (const row of rows.children) row.classList.toggle("now", row.id === `query-${i}`); draw(); hover(i); } });
+  list.addEventListener("pointerleave", leave);
+  list.addEventListener("click", (event) => { const i = under(event); if (i !== null) choose(i); });
+  list.addEventListener("keydown", (event) => {
+    const to: Record<string, number> = { ArrowDown: now + 1, ArrowUp: now - 1, PageDown: now + 20, PageUp: now - 20, Home: 0, End: map.n - 1 };
+    const next = to[event.key];
+    if (next === undefined) return;
+    event.preventDefault();
+    choose(Math.min(map.n - 1, Math.max(0, next)));
+  });
+  queueMicrotask(() => show(now));
+  return { element, plot, show };
+}
+
+// The strongest keys in their order, with what is left out between them, in at most `room` lines.
+export function keysInSight(weights: Float32Array, room: number): ({ key: number } | { skipped: number })[] {
+  for (let n = Math.min(room, weights.length); n > 0; --n) {
+    const keys = strongest(weights, n, 0).sort((a, b) => a - b);
+    const entries: ({ key: number } | { skipped: number })[] = [];
+    let next = 0;
+    for (const key of keys) {
+      if (key > next) entries.push({ skipped: key - next });
+      entries.push({ key });
+      next = key + 1;
+    }
+    if (entries.length <= room) return entries;
+  }
+  return [];
+}

@@ -1,0 +1,95 @@
+// Lines over an axis, named at their ends.
+import * as Plot from "@observablehq/plot";
+import { s } from "../dom";
+import { SANS } from "../fonts";
+import { isNumber, quoted, short } from "../format";
+import { colours, muted, seriesColour, seriesDash } from "../theme";
+
+export interface Point {
+  x: number;
+  y: number | null;
+  low?: number | null;
+  high?: number | null;
+  tip?: string;
+}
+
+export interface Series {
+  name: string;
+  points: Point[];
+  colour?: string;
+  dash?: string;
+  quiet?: boolean; // a line to compare with: thin, grey, dashed
+  unnamed?: boolean; // no name at its end: one of several of a kind
+  thin?: boolean;
+  dots?: boolean;
+}
+
+export interface Lines {
+  series: Series[];
+  width: number;
+  height?: number;
+  x: Plot.ScaleOptions & { label: string };
+  y: Plot.ScaleOptions & { label: string };
+  rules?: { x: number; text: string }[];
+  marks?: Plot.Markish[];
+  show?: (y: number) => string;
+}
+
+export const plotStyle = () => ({ fontFamily: SANS, fontSize: "11px", color: colours().ink, background: "transparent", overflow: "visible" });
+
+export const plainAxis = { tickSize: 0, labelArrow: true, labelOffset: 36 } as const;
+
+export function lines({ series, width, height = 260, x, y, rules = [], marks = [], show = short }: Lines): SVGSVGElement {
+  const colour = (line: Series, i: number) => line.colour ?? (line.quiet ? muted() : seriesColour(i));
+  const named = series.filter((line) => !line.unnamed && line.points.some((p) => isNumber(p.y)));
+  const marginRight = named.length < 2 && series.length < 2 ? 16 : Math.min(width * 0.34, 22 + 6.2 * Math.max(0, ...named.map((line) => line.name.length)));
+  const all = series.flatMap((line, i) => line.points.filter((p) => isNumber(p.y)).map((p) => ({ ...p, name: line.name, colour: colour(line, i) })));
+  const log = y.type === "log";
+  const plot = Plot.plot({
+    width,
+    height,
+    marginTop: 28,
+    marginLeft: 52,
+    marginBottom: 38,
+    marginRight,
+    style: plotStyle(),
+    x: { ticks: Math.max(3, Math.floor((width - marginRight) / 80)), ...x },
+    y: { ticks: log ? 4 : 5, nice: !log, ...(log ? { tickFormat: (v: number) => short(v) } : {}), ...y },
+    marks: [
+      Plot.gridY({ stroke: colours().grid, strokeOpacity: 1, ...(log ? { ticks: 4 } : {}) }),
+      Plot.ruleX(rules, { x: "x", stroke: colours().accent, strokeDasharray: "2 3" }),
+      Plot.text(rules, { x: "x", text: "text", frameAnchor: "top", dy: -14, dx: 4, textAnchor: "start", fill: colours().accent }),
+      ...series.map((line, i) => (line.points.some((p) => isNumber(p.low)) ? Plot.areaY(line.points, { x: "x", y1: (p: Point) => p.low ?? p.y, y2: (p: Point) => p.high ?? p.y, fill: colour(line, i), fillOpacity: 0.14 }) : null)),
+      ...series.map((line, i) => Plot.lineY(line.points, { x: "x", y: (p: Point) => p.y ?? NaN, stroke: colour(line, i), strokeWidth: line.quiet ? 1.2 : line.thin ? 1 : 2, strokeOpacity: line.thin ? 0.55 : 1, strokeDasharray: line.dash ?? (line.quiet ? "4 3" : seriesDash(i)) })),
+      ...series.map((line, i) => (line.dots ? Plot.dot(line.points.filter((p) => isNumber(p.y)), { x: "x", y: "y", r: 2.8, fill: colour(line, i) }) : null)),
+      ...marks,
+      Plot.tip(all, Plot.pointer({ x: "x", y: "y", fill: colours().paper, stroke: colours().grid, title: (p: (typeof all)[number]) => `${p.name}\n${x.label} ${short(p.x)}: ${show(p.y!)}${p.tip ? `\n${p.tip}` : ""}` })),
+    ],
+  }) as SVGSVGElement & Plot.Plot;
+
+  // Names at the ends of lines, pushed apart.
+  if (series.length > 1) {
+    const [toX, toY] = [plot.scale("x")!, plot.scale("y")!];
+    const ends = named.map((line) => {
+      const last = line.points.filter((p) => isNumber(p.y) && (!log || p.y > 0)).sort((a, b) => a.x - b.x).at(-1)!;
+      return { line, i: series.indexOf(line), x: toX.apply(last.x) as number, at: toY.apply(last.y) as number, y: toY.apply(last.y) as number };
+    }).filter((end) => Number.isFinite(end.y)).sort((a, b) => a.y - b.y);
+    spread(ends, 14, 26, height - 34);
+    for (const end of ends)
+      plot.append(s("g", {},
+        s("path", { d: `M${end.x + 4},${end.at}L${end.x + 11},${end.y}`, stroke: colour(end.line, end.i), fill: "none" }),
+        s("text", { x: end.x + 14, y: end.y, dy: "0.35em", fill: colours().ink }, quoted(end.line.name))));
+  }
+  return plot;
+}
+
+// Moves places that ascend in y so that they are `room` apart, within low to high.
+export function spread(ends: { y: number }[], room: number, low: number, high: number): void {
+  for (let pass = 0; pass < 60; ++pass)
+    for (let i = 1; i < ends.length; ++i) {
+      const overlap = room - (ends[i]!.y - ends[i - 1]!.y);
+      if (overlap > 0) { ends[i - 1]!.y -= overlap / 2; ends[i]!.y += overlap / 2; }
+    }
+  const push = Math.max(0, (ends.at(-1)?.y ?? 0) - high) || -Math.max(0, low - (ends[0]?.y ?? low));
+  for (const end of ends) end.y -= push;
+}

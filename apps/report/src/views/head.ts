@@ -1,0 +1,213 @@
+// One head: its map, who gets its attention, the text shaded by it, and the fan of a query.
+import { as, explanationOf, type Profile } from "../data/documents";
+import { strongest, type Attention, type AttentionMap } from "../data/attention";
+import { headNumbers, meanOf, metricsOf } from "../data/metrics";
+import { h } from "../dom";
+import { clipped, fixed, isNumber, plural, quoted } from "../format";
+import { fan, type FanView } from "../plot/fan";
+import { figure } from "../plot/figure";
+import { showMetric } from "../plot/grid";
+import { lines } from "../plot/lines";
+import { mapPlot, SCALES, type ScaleName } from "../plot/map";
+import { table, tableOf } from "../plot/table";
+import { tokenText } from "../plot/text";
+import { hideTip, showTip } from "../plot/tip";
+import { choice, facts, half, pair, section, type Context, type View } from "./view";
+
+export const head: View = {
+  key: "head",
+  label: "Head",
+  shows: (document) => metricsOf(document).length > 0,
+  draw(context) {
+    const { document, state } = context;
+    const nLayer = (as(document, "profile") ?? explanationOf(document)!).model.n_layer;
+    const metrics = metricsOf(document);
+    const layer = state.index("layer", nLayer, firstMeasured(headNumbers(document, metrics[0]!.key)!));
+    const nHead = Math.max(...metrics.map((m) => headNumbers(document, m.key)![layer]!.length));
+    if (nHead === 0) return [title(context, nLayer, layer, 1, 0), h("p", {}, `Layer ${layer} was not measured: it has no attention that could be taken.`)];
+    const at = state.index("head", nHead);
+    const attention = document.attention;
+    const prompt = state.index("prompt", Math.max(1, attention?.prompts.length ?? 1));
+    return [
+      title(context, nLayer, layer, nHead, at),
+      facts(metrics.map((m): [string, string] => [m.label, showMetric(m, headNumbers(document, m.key)![layer]![at])])),
+      ...(attention ? arrays(context, attention, as(document, "profile")!, layer, at, prompt) : [h("p", { class: "note" }, "The report holds no attention by token. `sinkscope profile … --report FILE.html` keeps it; `sinkscope view` takes it from the file that `--arrays` wrote.")]),
+      ...causes(context, layer, at),
+    ];
+  },
+};
+
+const firstMeasured = (numbers: (number | null)[][]) => Math.max(0, numbers.findIndex((heads) => heads.length > 0));
+const range = (n: number, name: (i: number) => string) => Array.from({ length: n }, (_, i) => [String(i), name(i)] as const);
+
+function title(context: Context, nLayer: number, layer: number, nHead: number, at: number): HTMLElement {
+  const { state, document } = context;
+  const mapped = document.attention?.mapped ?? [];
+  const step = (label: string, l: number, r: number, text: string) => h("a", { class: "step", href: state.link({ view: "head", layer: l, head: r }), "aria-label": label, "data-focus": `step-${text}` }, text);
+  const prompts = document.attention?.prompts ?? [];
+  return h("header", { class: "title" },
+    h("h1", {}, `Layer ${layer}, head ${at}`),
+    h("div", { class: "controls" },
+      choice("Layer", "layer", range(nLayer, String), String(layer), context),
+      choice("Head", "head", range(nHead, String), String(at), context),
+      prompts.length > 1 && choice("Prompt", "prompt", prompts.map((p, i) => [String(i), `${i}: ${clipped(quoted(p.texts.slice(0, 8).join("").trim()), 34)}`] as const), String(state.index("prompt", prompts.length)), context),
+      h("nav", { class: "steps", "aria-label": "Neighbours of this head" },
+        layer > 0 && step("The same head, one layer before", layer - 1, at, "← layer"),
+        layer < nLayer - 1 && step("The same head, one layer behind", layer + 1, at, "layer →"),
+        at > 0 && step("The head before in this layer", layer, at - 1, "↑ head"),
+        at < nHead - 1 && step("The head behind in this layer", layer, at + 1, "head ↓"))),
+    mapped.length > 0 && h("p", { class: "note" }, "Whole maps were kept of ", mapped.flatMap(([l, r], i) => [i > 0 ? ", " : "", h("a", { href: state.link({ view: "head", layer: l, head: r }), "aria-current": l === layer && r === at ? "true" : null, "aria-label": `layer ${l}, head ${r}` }, `${l}:${r}`)]), "."));
+}
+
+function arrays(context: Context, attention: Attention, profile: Profile, layer: number, at: number, prompt: number): Node[] {
+  const { state, width, document } = context;
+  const texts = attention.prompts[prompt]?.texts ?? [];
+  const alpha = attention.alpha(prompt, layer, at);
+  const map = attention.map(prompt, layer, at);
+  const n = map?.n ?? attention.length(prompt);
+  const query = map ? state.index("query", n, n - 1) : null;
+  const w = half(width);
+  const epsilon = profile.run.epsilon ?? 0.3;
+  const isSink = (k: number) => (alpha?.[k] ?? 0) > epsilon && seen(profile, n, k);
+  const file = document.name;
+  const where = `${document.name}-l${layer}h${at}`;
+
+  // All three show the same query: that under the pointer, or else the chosen one.
+  let fanView: FanView | null = null;
+  let cross: (row: number | null) => void = () => {};
+  const text = alpha || map ? tokenText({
+    label: `Prompt ${prompt}, shaded by the attention that each token receives`,
+    texts,
+    shade: (i) => (alpha ? Math.sqrt(alpha[i] ?? 0) : null),
+    mark: isSink,
+    tip: (i) => [`${i} ${quoted(texts[i]!)}`, ...(alpha ? [`receives ${fixed(alpha[i], 4)}${isSink(i) ? ", a sink" : ""}${seen(profile, n, i) ? "" : `; few rows see it`}`] : []), ...(map ? topKeys(map, texts, i) : [])],
+    current: query,
+    hover: map ? (i) => showQuery(i ?? query!, "text") : undefined,
+    choose: map ? (i) => choose(i) : undefined,
+  }) : null;
+  const showQuery = (q: number, from: "map" | "text" | "fan") => {
+    if (!map) return;
+    if (from !== "fan") fanView?.show(q);
+    cross(q);
+    text?.highlight(q, strongest(map.row(q), 12, 0.01));
+  };
+  let chosen = query;
+  const choose = (q: number) => {
+    chosen = q;
+    state.remember({ query: q });
+    showQuery(q, "map");
+  };
+  const back = () => { if (chosen !== null) showQuery(chosen, "map"); };
+
+  const scale = (state.text("scale", "sqrt") in SCALES ? state.text("scale", "sqrt") : "sqrt") as ScaleName;
+  const scaleChoice = () => choice("Colours", "scale", Object.entries(SCALES).map(([key, { name }]) => [key, name] as const), scale, context);
+  const size = Math.min(w, 560) - 56;
+  const pictures: HTMLElement[] = [];
+  if (map) {
+    const cells = Math.min(n, Math.round(size * 2));
+    const shrunk = cells < n ? map.shrunk(cells) : null;
+    const drawn = mapPlot({
+      at: shrunk ? (row, column) => shrunk[row * cells + column]! : (row, column) => map.weight(row, column),
+      cells, n, size, scale,
+      hover: (row, key, event) => {
+        if (row === null) { hideTip(); return back(); }
+        showTip(event.clientX, event.clientY, [`query ${row} ${quoted(texts[row] ?? "")}`, `key ${key} ${quoted(texts[key] ?? "")}`, `weight ${weightText(map, attention, row, key)}`]);
+        showQuery(row, "map");
+      },
+      choose,
+    });
+    cross = drawn.cross;
+    pictures.push(figure({ id: "map", title: "Attention map", note: `Rows are queries, columns keys${shrunk ? "; the largest weight in each pixel" : ""}. A click chooses the query.`, controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where }));
+    fanView = fan({ map, texts, width: w, query: query!, hover: (q) => showQuery(q, "fan"), leave: back, choose });
+    pictures.push(h("div", { class: "beside" }, figure({ id: "fan", title: "Whom a query looks at", note: "Queries on the left, the strongest keys of the chosen one on the right.", plot: fanView.plot, over: fanView.element, file: where, numbers: () => queryTable(map, texts, chosen ?? 0) })));
+  } else {
+    const bands = attention.band(layer, at);
+    if (bands) {
+      const each = Math.ceil(profile.run.length / attention.nBand);
+      const drawn = mapPlot({
+        at: (row, column) => bands[row]![column]!, cells: attention.nBand, n: attention.nBand, size, scale,
+        hover: (row, column, event) => (row === null ? hideTip() : showTip(event.clientX, event.clientY, [`queries ${bandText(row, each, profile)}`, `keys ${bandText(column, each, profile)}`, `mean weight ${fixed(bands[row]![column], 4)}`])),
+      });
+      pictures.push(figure({ id: "map", title: "Attention in bands", note: `Mean weight of ${attention.nBand} bands of queries and keys, over all prompts. Whole maps come with --maps ${layer}:${at}.`, controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where }));
+    }
+  }
+  if (alpha) {
+    const mean = Float32Array.from(alpha, (_, k) => meanOf(Array.from({ length: attention.nPrompt }, (_, p) => (k < attention.length(p) ? attention.alpha(p, layer, at)![k] : null))) ?? 0);
+    const points = (values: Float32Array) => Array.from(values, (y, x) => ({ x, y }));
+    const profileFigure = figure({
+      id: "keys",
+      title: "Key profile",
+      note: `Mean attention to each key from the rows that see it; square-root scale. Keys above ${epsilon} are sinks of this head${attention.nPrompt > 1 ? "." : ", where enough rows see them."}`,
+      plot: lines({
+        width: pictures.length === 1 ? w : width,
+        height: pictures.length === 1 ? 380 : 240,
+        x: { label: "position" },
+        y: { label: "alpha", type: "sqrt", domain: [0, 1], ticks: [0, 0.01, 0.05, 0.1, 0.2, epsilon, 0.5, 0.75, 1] },
+        series: attention.nPrompt > 1 ? [{ name: "this prompt", points: points(alpha) }, { name: "all prompts", points: points(mean), quiet: true }] : [{ name: "this prompt", points: points(alpha) }],
+        show: (y) => fixed(y, 4),
+      }),
+      numbers: () => tableOf({ caption: `Attention received in layer ${layer}, head ${at}`, columns: [{ label: "position", value: (k) => k }, { label: "token", value: (k) => quoted(texts[k] ?? ""), text: true }, { label: "alpha", value: (k) => Number(alpha[k]!.toPrecision(4)) }], rows: [...alpha.keys()] }),
+      file: where,
+    });
+    pictures.push(profileFigure);
+  }
+  const paired = pictures.length >= 2 ? [pair(...pictures.slice(0, 2)), ...pictures.slice(2)] : pictures;
+  queueMicrotask(() => { if (query !== null) showQuery(query, "map"); });
+  if (attention.nPrompt > 0 && prompt >= attention.nPrompt) paired.unshift(h("p", { class: "note" }, `The report holds attention by token of the first ${plural(attention.nPrompt, "prompt")} alone; this is prompt ${prompt}.`));
+  return [
+    section("Attention", ...(map ? [paired[0]!] : paired)),
+    ...(text ? [section("The text", h("p", { class: "note" }, `Darker tokens receive more attention in this head (square root of alpha). Underlined: sinks, above ${epsilon}.`, map ? " A token under the pointer becomes the query; the keys that it looks at are framed." : ""), text.element)] : []),
+    ...(map ? [section("Keys", ...paired.slice(1))] : []),
+    ...(file ? [] : []),
+  ];
+}
+
+// Whether enough rows see a key for its mean to say something.
+export function seen(profile: Profile, n: number, key: number): boolean {
+  const uniform = profile.sink_rate.uniform_alpha_by_position;
+  const causal = (uniform[0] ?? 0) > 1.5 / n;
+  return !causal || n - key >= profile.run.min_rows;
+}
+
+const weightText = (map: AttentionMap, attention: Attention, row: number, key: number) => {
+  const weight = map.weight(row, key);
+  return key > row && weight === 0 ? "none: not visible" : weight === 0 ? `below ${fixed(attention.mapFloor, 4)}` : fixed(weight, 4);
+};
+
+function topKeys(map: AttentionMap, texts: string[], query: number): string[] {
+  const row = map.row(query);
+  const top = strongest(row, 3, 0);
+  return top.length === 0 ? [] : [`looks at ${top.map((k) => `${k} ${clipped(quoted(texts[k] ?? ""), 12)} ${fixed(row[k], 3)}`).join(", ")}`];
+}
+
+function queryTable(map: AttentionMap, texts: string[], query: number) {
+  const row = map.row(query);
+  return tableOf({ caption: `Whom query ${query} looks at`, columns: [{ label: "key", value: (k) => k }, { label: "token", value: (k) => quoted(texts[k] ?? ""), text: true }, { label: "weight", value: (k) => Number(row[k]!.toPrecision(3)) }], rows: strongest(row, 64, 0) });
+}
+
+const bandText = (band: number, each: number, profile: Profile) => (each <= 1 ? String(band) : `${Math.ceil((band * profile.run.length) / 32)} to ${Math.ceil(((band + 1) * profile.run.length) / 32) - 1}`);
+
+function causes(context: Context, layer: number, at: number): Node[] {
+  const found = explanationOf(context.document)?.layers.find((l) => l.layer === layer)?.heads?.find((x) => x.head === at);
+  if (!found) return [];
+  const rows = [
+    { what: "length of keys", sink: found.key_norm, other: found.other_key_norm },
+    { what: "cos(q, k)", sink: found.cos, other: found.other_cos },
+    { what: "cos(q, k) before RoPE", sink: found.cos_unrotated, other: found.other_cos_unrotated },
+    { what: "logit", sink: found.logit, other: found.other_logit },
+  ];
+  const gap = isNumber(found.gap) ? `The gap of ${fixed(found.gap, 2)} comes from the keys' lengths by ${fixed(found.gap_by_norm, 2)} and from angles by ${fixed(found.gap_by_angle, 2)}; queries are ${fixed(found.query_norm, 1)} long.` : "";
+  return [section("Why", h("p", {}, gap),
+    table({
+      caption: "Sink keys against all others",
+      file: `${context.document.name}-l${layer}h${at}-why`,
+      columns: [{ label: "mean", value: (r) => r.what, text: true }, { label: "sinks", value: (r) => r.sink, show: (r) => fixed(r.sink, 3) }, { label: "other keys", value: (r) => r.other, show: (r) => fixed(r.other, 3) }, { label: "difference", value: (r) => (isNumber(r.sink) && isNumber(r.other) ? r.sink - r.other : null), show: (r) => (isNumber(r.sink) && isNumber(r.other) ? fixed(r.sink - r.other, 3) : "–") }],
+      rows,
+    }),
+    found.where.length > 0 && table({
+      caption: "Where this head sinks",
+      file: `${context.document.name}-l${layer}h${at}-where`,
+      columns: [{ label: "position", value: (r) => r.position }, { label: "token", value: (r) => r.text, show: (r) => h("bdi", { class: "word" }, quoted(r.text)), text: true }, { label: "share of prompts", value: (r) => r.share, show: (r) => fixed(r.share, 2) }],
+      rows: found.where,
+    }))];
+}
