@@ -19,6 +19,11 @@ export function short(value: Value): string {
   return signs(size >= 100 ? Math.round(value).toLocaleString("en") : value.toPrecision(3));
 }
 
+// On an axis: no zeros behind what counts.
+export const tick = (value: number): string => (value === 0 ? "0" : Math.abs(value) >= 1e6 || Math.abs(value) < 1e-4 ? short(value) : signs(Number(value.toPrecision(3)).toLocaleString("en", { maximumSignificantDigits: 3 })));
+// A number that was chosen, not measured.
+export const plain = (value: Value): string => (isNumber(value) ? signs(String(value)) : NOTHING);
+
 export const percent = (value: Value, digits = 1): string => (isNumber(value) ? `${fixed(value, digits)} %` : NOTHING);
 export const signed = (value: Value, digits: number): string => (isNumber(value) && value > 0 ? "+" : "") + fixed(value, digits);
 export const count = (value: Value): string => (isNumber(value) ? Math.round(value).toLocaleString("en") : NOTHING);

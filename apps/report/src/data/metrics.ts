@@ -8,6 +8,7 @@ export interface Metric {
   what: string;
   domain?: [number, number]; // otherwise that of the numbers
   signed?: boolean; // colours go both ways from 0
+  cause?: boolean; // of an explanation
 }
 
 const HEAD_METRICS: Metric[] = [
@@ -19,7 +20,7 @@ const HEAD_METRICS: Metric[] = [
   { key: "learned_sink_mass", label: "Mass on the learned sink", unit: "", domain: [0, 1], what: "mean over rows" },
 ];
 
-const CAUSE_METRICS: Metric[] = [
+const CAUSE_METRICS: Metric[] = ([
   { key: "sinks", label: "Prompts with a sink", unit: "", domain: [0, 1], what: "share of prompts in which the head has a sink, wherever it is" },
   { key: "gap", label: "Logit gap of sinks", unit: "", signed: true, what: "mean logit of sink keys less that of the others" },
   { key: "gap_by_angle", label: "Gap, by angle", unit: "", signed: true, what: "part of the gap that comes from cos(q, k)" },
@@ -30,7 +31,7 @@ const CAUSE_METRICS: Metric[] = [
   { key: "key_norm", label: "Length of sink keys", unit: "", what: "mean |k| of sinks" },
   { key: "null_mass", label: "Mass on no key, off by one", unit: "", domain: [0, 1], what: "what softmax-off-by-one would leave on no key" },
   { key: "output_share", label: "Output from sinks", unit: "", domain: [0, 1], what: "share of attention times value length that comes from sinks" },
-];
+] satisfies Metric[]).map((m) => ({ ...m, cause: true }));
 
 // Numbers [layer][head] of a document; null where there is none.
 export type HeadNumbers = (number | null)[][];

@@ -1,6 +1,6 @@
 // Layers x heads, depth from left to right: the whole model at a glance, each head a cell that can be entered.
 import { announce, h, s } from "../dom";
-import { fixed, isNumber, short } from "../format";
+import { fixed, isNumber, short, tick } from "../format";
 import type { HeadNumbers, Metric } from "../data/metrics";
 import { meanOf } from "../data/metrics";
 import { colours, diverging, muted, sequential } from "../theme";
@@ -15,21 +15,24 @@ export interface Grid {
   width: number;
   columns?: string; // what a column is, "layer"
   rows?: string; // what a row is, "head"
+  columnName?: ((column: number) => string) | undefined; // otherwise its number
   at?: { layer: number; head: number } | undefined; // where the focus starts
   marked?: ((layer: number, head: number) => boolean) | undefined; // with a dot
   markedNote?: string | undefined;
   choose?: ((layer: number, head: number) => void) | undefined;
 }
 
-const LEFT = 40, RIGHT = 8, MEANS = 40, BOTTOM = 74;
+const LEFT = 40, RIGHT = 8, MEANS = 46, BOTTOM = 74;
+const WIDEST = 60, HIGHEST = 34, TALLEST = 680, LEAST = 5;
 
 export const showMetric = (metric: Metric, value: number | null | undefined): string => (metric.unit === "%" ? `${fixed(value, 1)} %` : metric.unit ? `${short(value)} ${metric.unit}` : metric.domain ? fixed(value, 3) : short(value));
 
-export function grid({ numbers, metric, domain, width, columns = "layer", rows = "head", at, marked, markedNote, choose }: Grid): { plot: SVGSVGElement; over: HTMLElement } {
+export function grid({ numbers, metric, domain, width, columns = "layer", rows = "head", columnName = String, at, marked, markedNote, choose }: Grid): { plot: SVGSVGElement; over: HTMLElement } {
   const nLayer = numbers.length, nHead = Math.max(1, ...numbers.map((heads) => heads.length));
-  const cell = Math.max(3, Math.min(34, Math.floor((width - LEFT - RIGHT) / nLayer)));
-  const gap = cell >= 10 ? 1 : 0;
-  const [w, hgt] = [nLayer * cell, nHead * cell];
+  const cw = Math.max(3, Math.min(WIDEST, Math.floor((width - LEFT - RIGHT) / nLayer)));
+  const ch = Math.min(HIGHEST, Math.max(LEAST, Math.min(cw, Math.floor(TALLEST / nHead))), Math.max(cw, 14));
+  const gap = Math.min(cw, ch) >= 8 ? 1 : 0;
+  const [w, hgt] = [nLayer * cw, nHead * ch];
   const colour = metric.signed ? diverging() : sequential();
   const scaled = (value: number) => (value - domain[0]) / (domain[1] - domain[0]);
   const many = nLayer * nHead > MANY_MARKS;
@@ -39,10 +42,10 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
   for (let l = 0; l < nLayer; ++l)
     for (let r = 0; r < nHead; ++r) {
       const value = numbers[l]![r];
-      const place = { x: LEFT + l * cell, y: MEANS + r * cell, width: cell - gap, height: cell - gap };
+      const place = { x: LEFT + l * cw, y: MEANS + r * ch, width: cw - gap, height: ch - gap };
       if (!many && isNumber(value)) cells.push(s("rect", { ...place, rx: gap ? 2 : 0, fill: colour(scaled(value)) }));
-      if (!many && !isNumber(value)) cells.push(s("rect", { x: place.x + 0.5, y: place.y + 0.5, width: cell - gap - 1, height: cell - gap - 1, rx: 2, fill: "none", stroke: colours().grid, "stroke-dasharray": "2 2" }));
-      if (marked?.(l, r)) cells.push(s("circle", { cx: place.x + (cell - gap) / 2, cy: place.y + (cell - gap) / 2, r: Math.max(1.2, Math.min(3, cell / 8)), fill: colours().paper, stroke: colours().accent, "stroke-width": Math.min(1.5, cell / 8) }));
+      if (!many && !isNumber(value)) cells.push(s("rect", { x: place.x + 0.5, y: place.y + 0.5, width: cw - gap - 1, height: ch - gap - 1, rx: 2, fill: "none", stroke: colours().grid, "stroke-dasharray": "2 2" }));
+      if (marked?.(l, r)) cells.push(s("circle", { cx: place.x + (cw - gap) / 2, cy: place.y + (ch - gap) / 2, r: Math.max(1.2, Math.min(3, ch / 8)), fill: colours().paper, stroke: colours().accent, "stroke-width": Math.min(1.5, ch / 8) }));
     }
 
   // Means of layers, above their columns.
@@ -51,25 +54,25 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
     const mean = meanOf(heads);
     if (mean === null) return null;
     const t = Math.min(1, Math.max(0, scaled(mean)));
-    return s("rect", { x: LEFT + l * cell, width: cell - gap, y: MEANS - 8 - 28 * Math.max(t, zero), height: Math.max(0.5, 28 * Math.abs(t - zero)), fill: muted(), opacity: 0.55 });
+    return s("rect", { x: LEFT + l * cw, width: cw - gap, y: MEANS - 8 - 28 * Math.max(t, zero), height: Math.max(0.5, 28 * Math.abs(t - zero)), fill: muted(), opacity: 0.55 });
   }).filter((e) => e !== null);
 
   const axis: Element[] = [
-    ...places(nLayer, Math.min(nLayer, w / 26)).map((l) => label(LEFT + (l + 0.5) * cell - gap / 2, MEANS + hgt + 14, String(l), { "text-anchor": "middle" })),
-    ...places(nHead, Math.min(nHead, hgt / 13)).map((r) => label(LEFT - 7, MEANS + (r + 0.5) * cell + 3.5, String(r), { "text-anchor": "end" })),
+    ...places(nLayer, Math.min(nLayer, w / (8 + 7 * Math.max(...numbers.map((_, l) => columnName(l).length))))).map((l) => label(LEFT + (l + 0.5) * cw - gap / 2, MEANS + hgt + 14, columnName(l), { "text-anchor": "middle" })),
+    ...places(nHead, Math.min(nHead, hgt / 13)).map((r) => label(LEFT - 7, MEANS + (r + 0.5) * ch + 3.5, String(r), { "text-anchor": "end" })),
     label(LEFT, MEANS + hgt + 30, `${columns} →`),
-    label(LEFT - 7, MEANS - 8, `${rows} ↓`, { "text-anchor": "end" }),
+    label(0, MEANS - 10, `${rows} ↓`),
   ];
   if (markedNote && marked) axis.push(s("circle", { cx: LEFT + 4, cy: MEANS + hgt + 50, r: 3, fill: colours().paper, stroke: colours().accent, "stroke-width": 1.5 }), label(LEFT + 13, MEANS + hgt + 54, markedNote));
   const keyWidth = 170;
   const total = Math.max(LEFT + w + RIGHT, LEFT + keyWidth + 120);
   const middle = metric.signed ? 0 : (domain[0] + domain[1]) / 2;
-  const key = colourKey(total - RIGHT - keyWidth, MEANS + hgt + 44, colour, metric.label + (metric.unit ? `, ${metric.unit}` : ""), [[0, short(domain[0])], [scaled(middle), short(middle)], [1, short(domain[1])]], keyWidth);
-  const outline = s("rect", { width: cell - gap + 2, height: cell - gap + 2, rx: gap ? 3 : 0, fill: "none", stroke: colours().ink, "stroke-width": 1.5, visibility: "hidden", "data-page-only": "" });
+  const key = colourKey(total - RIGHT - keyWidth, MEANS + hgt + 44, colour, metric.label + (metric.unit ? `, ${metric.unit}` : ""), [[0, tick(domain[0])], [scaled(middle), tick(middle)], [1, tick(domain[1])]], keyWidth);
+  const outline = s("rect", { width: cw - gap + 2, height: ch - gap + 2, rx: gap ? 3 : 0, fill: "none", stroke: colours().ink, "stroke-width": 1.5, visibility: "hidden", "data-page-only": "" });
   const plot = drawing(total, MEANS + hgt + BOTTOM, ...cells, ...means, ...axis, key, outline);
 
   // One cell can be focused; the arrows move it.
-  const says = (l: number, r: number) => `${columns} ${l}, ${rows} ${r}: ${isNumber(numbers[l]![r]) ? showMetric(metric, numbers[l]![r]) : "not measured"}`;
+  const says = (l: number, r: number) => `${columns} ${columnName(l)}, ${rows} ${r}: ${isNumber(numbers[l]![r]) ? showMetric(metric, numbers[l]![r]) : "not measured"}`;
   const focus = h("div", { role: "gridcell", tabindex: 0, class: "cell-focus", "data-focus": "grid-cell" });
   const line = h("div", { role: "row" }, focus);
   const over = h("div", { role: "grid", class: "cells", "aria-label": `${metric.label} of each ${columns} and ${rows}; arrow keys move, Enter opens`, "aria-rowcount": nHead, "aria-colcount": nLayer }, line);
@@ -79,13 +82,13 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
     focus.setAttribute("aria-label", says(layer, head));
     focus.setAttribute("aria-colindex", String(layer + 1));
     line.setAttribute("aria-rowindex", String(head + 1));
-    Object.assign(focus.style, { left: `${LEFT + layer * cell - 1}px`, top: `${MEANS + head * cell - 1}px`, width: `${cell - gap + 2}px`, height: `${cell - gap + 2}px` });
+    Object.assign(focus.style, { left: `${LEFT + layer * cw - 1}px`, top: `${MEANS + head * ch - 1}px`, width: `${cw - gap + 2}px`, height: `${ch - gap + 2}px` });
   };
   const tipAtFocus = () => {
     const { right, bottom } = focus.getBoundingClientRect();
     showTip(right - 12, bottom - 12, tipLines(layer, head));
   };
-  const tipLines = (l: number, r: number) => [`${columns} ${l}, ${rows} ${r}`, `${metric.label}: ${isNumber(numbers[l]![r]) ? showMetric(metric, numbers[l]![r]) : "not measured"}`, ...(marked?.(l, r) && markedNote ? [markedNote] : [])];
+  const tipLines = (l: number, r: number) => [`${columns} ${columnName(l)}, ${rows} ${r}`, `${metric.label}: ${isNumber(numbers[l]![r]) ? showMetric(metric, numbers[l]![r]) : "not measured"}`, ...(marked?.(l, r) && markedNote ? [markedNote] : [])];
   const STEPS: Record<string, (event: KeyboardEvent) => [number, number]> = {
     ArrowLeft: () => [layer - 1, head],
     ArrowRight: () => [layer + 1, head],
@@ -113,7 +116,7 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
 
   const under = (event: MouseEvent): [number, number] | null => {
     const box = over.getBoundingClientRect();
-    const [l, r] = [Math.floor((event.clientX - box.left - LEFT) / cell), Math.floor((event.clientY - box.top - MEANS) / cell)];
+    const [l, r] = [Math.floor((event.clientX - box.left - LEFT) / cw), Math.floor((event.clientY - box.top - MEANS) / ch)];
     return l >= 0 && l < nLayer && r >= 0 && r < nHead ? [l, r] : null;
   };
   over.addEventListener("pointermove", (event) => {
@@ -121,8 +124,8 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
     over.style.cursor = place && choose ? "pointer" : "default";
     outline.setAttribute("visibility", place ? "visible" : "hidden");
     if (!place) return hideTip();
-    outline.setAttribute("x", String(LEFT + place[0] * cell - 1));
-    outline.setAttribute("y", String(MEANS + place[1] * cell - 1));
+    outline.setAttribute("x", String(LEFT + place[0] * cw - 1));
+    outline.setAttribute("y", String(MEANS + place[1] * ch - 1));
     showTip(event.clientX, event.clientY, tipLines(...place));
   });
   over.addEventListener("pointerleave", () => { outline.setAttribute("visibility", "hidden"); hideTip(); });

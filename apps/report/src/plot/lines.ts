@@ -2,7 +2,7 @@
 import * as Plot from "@observablehq/plot";
 import { s } from "../dom";
 import { SANS } from "../fonts";
-import { isNumber, quoted, short } from "../format";
+import { isNumber, quoted, short, tick } from "../format";
 import { colours, muted, seriesColour, seriesDash } from "../theme";
 
 export interface Point {
@@ -37,14 +37,14 @@ export interface Lines {
 
 export const plotStyle = () => ({ fontFamily: SANS, fontSize: "11px", color: colours().ink, background: "transparent", overflow: "visible" });
 
-export const plainAxis = { tickSize: 0, labelArrow: true, labelOffset: 36 } as const;
-
 export function lines({ series, width, height = 260, x, y, rules = [], marks = [], show = short }: Lines): SVGSVGElement {
   const colour = (line: Series, i: number) => line.colour ?? (line.quiet ? muted() : seriesColour(i));
   const named = series.filter((line) => !line.unnamed && line.points.some((p) => isNumber(p.y)));
   const marginRight = named.length < 2 && series.length < 2 ? 16 : Math.min(width * 0.34, 22 + 6.2 * Math.max(0, ...named.map((line) => line.name.length)));
   const all = series.flatMap((line, i) => line.points.filter((p) => isNumber(p.y)).map((p) => ({ ...p, name: line.name, colour: colour(line, i) })));
   const log = y.type === "log";
+  const yTicks = log ? logTicks(all.flatMap((p) => [p.y, p.low, p.high]).filter((v): v is number => isNumber(v) && v > 0)) : null;
+  const yScale: Plot.ScaleOptions = yTicks ? { type: "log", ticks: yTicks } : { ticks: 5, nice: !y.domain, ...y };
   const plot = Plot.plot({
     width,
     height,
@@ -53,10 +53,10 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
     marginBottom: 38,
     marginRight,
     style: plotStyle(),
-    x: { ticks: Math.max(3, Math.floor((width - marginRight) / 80)), ...x },
-    y: { ticks: log ? 4 : 5, nice: !log, ...(log ? { tickFormat: (v: number) => short(v) } : {}), ...y },
+    x: { tickSize: 0, labelAnchor: "center", labelArrow: "none", ...(x.type === "log" ? xTicks(all.map((p) => p.x)) : { ticks: Math.max(3, Math.floor((width - marginRight) / 80)), tickFormat: tick }), ...x },
+    y: { tickFormat: tick, tickSize: 0, label: y.label, ...yScale },
     marks: [
-      Plot.gridY({ stroke: colours().grid, strokeOpacity: 1, ...(log ? { ticks: 4 } : {}) }),
+      yTicks ? Plot.gridY(yTicks, { stroke: colours().grid, strokeOpacity: 1 }) : Plot.gridY({ stroke: colours().grid, strokeOpacity: 1 }),
       Plot.ruleX(rules, { x: "x", stroke: colours().accent, strokeDasharray: "2 3" }),
       Plot.text(rules, { x: "x", text: "text", frameAnchor: "top", dy: -14, dx: 4, textAnchor: "start", fill: colours().accent }),
       ...series.map((line, i) => (line.points.some((p) => isNumber(p.low)) ? Plot.areaY(line.points, { x: "x", y1: (p: Point) => p.low ?? p.y, y2: (p: Point) => p.high ?? p.y, fill: colour(line, i), fillOpacity: 0.14 }) : null)),
@@ -78,10 +78,20 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
     for (const end of ends)
       plot.append(s("g", {},
         s("path", { d: `M${end.x + 4},${end.at}L${end.x + 11},${end.y}`, stroke: colour(end.line, end.i), fill: "none" }),
-        s("text", { x: end.x + 14, y: end.y, dy: "0.35em", fill: colours().ink }, quoted(end.line.name))));
+        s("text", { x: end.x + 14, y: end.y, dy: "0.35em", fill: colours().ink, "text-anchor": "start" }, quoted(end.line.name))));
   }
   return plot;
 }
+
+// Decades, with 2 and 5 between where there are few.
+export function logTicks(values: number[]): number[] {
+  const [low, high] = [Math.min(...values, 1e300), Math.max(...values, 1e-300)];
+  const from = Math.floor(Math.log10(low)), to = Math.ceil(Math.log10(high));
+  const within = (steps: number[]) => Array.from({ length: to - from + 1 }, (_, i) => steps.map((m) => m * 10 ** (from + i))).flat().filter((v) => v >= low / 1.6 && v <= high * 1.6);
+  return [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 8]].map(within).find((ticks) => ticks.length >= 3) ?? [low, high];
+}
+
+const xTicks = (values: number[]) => ({ ticks: logTicks(values.filter((v) => v > 0)).filter((v) => v <= Math.max(...values)), tickFormat: "~s" });
 
 // Moves places that ascend in y so that they are `room` apart, within low to high.
 export function spread(ends: { y: number }[], room: number, low: number, high: number): void {

@@ -17,14 +17,14 @@ export interface MapPlot {
   n: number; // of the axes
   size: number; // pixels
   scale: ScaleName;
-  band?: number; // positions in a cell, where cells are bands
+  of?: string; // what a cell is, where it is more than one position
   hover?: (row: number | null, column: number, event: PointerEvent) => void;
   choose?: (row: number) => void;
 }
 
 const LEFT = 44, TOP = 12, BOTTOM = 66;
 
-export function mapPlot({ at, cells, n, size, scale, hover, choose }: MapPlot): { plot: SVGSVGElement; over: HTMLElement; cross: (row: number | null) => void } {
+export function mapPlot({ at, cells, n, size, scale, of = "", hover, choose }: MapPlot): { plot: SVGSVGElement; over: HTMLElement; cross: (row: number | null) => void } {
   const { to, from } = SCALES[scale];
   const picture = raster(cells, cells, (column, row) => { const w = at(row, column); return w > 0 ? Math.max(0.02, to(w)) : null; }, sequential(), { x: LEFT, y: TOP, width: size, height: size });
   const line = s("rect", { x: LEFT - 3, width: size + 6, height: Math.max(2, size / n), fill: "none", stroke: colours().accent, "stroke-width": 1.25, visibility: "hidden", "data-page-only": "" });
@@ -35,8 +35,8 @@ export function mapPlot({ at, cells, n, size, scale, hover, choose }: MapPlot): 
     s("rect", { x: LEFT, y: TOP, width: size, height: size, fill: "none", stroke: colours().grid }),
     picture,
     ...ticks.flatMap((p) => [label(LEFT + (p + 0.5) * unit, TOP + size + 14, String(p), { "text-anchor": "middle" }), label(LEFT - 6, TOP + (p + 0.5) * unit + 3.5, String(p), { "text-anchor": "end" })]),
-    label(LEFT, TOP + size + 32, "key →"),
-    s("text", { x: 0, y: 0, transform: `translate(10,${TOP + size}) rotate(-90)`, fill: muted() }, "← query"),
+    label(LEFT, TOP + size + 32, `key${of} →`),
+    s("text", { x: 0, y: 0, transform: `translate(10,${TOP + size}) rotate(-90)`, fill: muted() }, `← query${of}`),
     colourKey(LEFT + size - 176, TOP + size + 38, sequential(), "weight", [[0, scale === "log" ? "0.001" : "0"], [0.5, tick(0.5)], [1, "1"]], 176),
     line);
   const over = h("div", { class: "cells", "aria-hidden": "true" });

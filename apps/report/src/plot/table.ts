@@ -7,6 +7,7 @@ export interface Column<Row> {
   value: (row: Row) => string | number | boolean | null | undefined;
   show?: (row: Row) => string | Node; // otherwise the value
   text?: boolean; // left, not in columns of digits
+  fileOnly?: boolean; // in the CSV alone
 }
 
 export interface Table<Row> {
@@ -19,7 +20,8 @@ export interface Table<Row> {
 export const tableOf = <Row>(t: Table<Row>): Table<never> => t as unknown as Table<never>;
 
 export function table<Row>({ caption, columns, rows, file }: Table<Row>): HTMLElement {
-  const body = rows.map((row) => h("tr", {}, columns.map((c) => {
+  const shown = columns.filter((c) => !c.fileOnly);
+  const body = rows.map((row) => h("tr", {}, shown.map((c) => {
     const value = c.value(row);
     return h("td", { class: c.text ? "text" : "number" }, c.show ? c.show(row) : value === null || value === undefined ? NOTHING : String(value));
   })));
@@ -27,7 +29,7 @@ export function table<Row>({ caption, columns, rows, file }: Table<Row>): HTMLEl
   return h("div", { class: "table" },
     file && h("div", { class: "tools" }, h("button", { type: "button", class: "quiet", "aria-label": `${caption}: save as CSV`, "data-focus": `${file}-csv`, onclick: save }, "CSV")),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
-      h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, columns.map((c) => h("th", { scope: "col", class: c.text ? "text" : "number" }, c.label)))), h("tbody", {}, body))));
+      h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, shown.map((c) => h("th", { scope: "col", class: c.text ? "text" : "number" }, c.label)))), h("tbody", {}, body))));
 }
 
 export function csvOf<Row>({ columns, rows }: Table<Row>): string {

@@ -30,7 +30,7 @@ export const head: View = {
     const prompt = state.index("prompt", Math.max(1, attention?.prompts.length ?? 1));
     return [
       title(context, nLayer, layer, nHead, at),
-      facts(metrics.map((m): [string, string] => [m.label, showMetric(m, headNumbers(document, m.key)![layer]![at])])),
+      facts(metrics.filter((m) => !m.cause).map((m): [string, string] => [m.label, showMetric(m, headNumbers(document, m.key)![layer]![at])])),
       ...(attention ? arrays(context, attention, as(document, "profile")!, layer, at, prompt) : [h("p", { class: "note" }, "The report holds no attention by token. `sinkscope profile … --report FILE.html` keeps it; `sinkscope view` takes it from the file that `--arrays` wrote.")]),
       ...causes(context, layer, at),
     ];
@@ -125,7 +125,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
     if (bands) {
       const each = Math.ceil(profile.run.length / attention.nBand);
       const drawn = mapPlot({
-        at: (row, column) => bands[row]![column]!, cells: attention.nBand, n: attention.nBand, size, scale,
+        at: (row, column) => bands[row]![column]!, cells: attention.nBand, n: attention.nBand, size, scale, of: each > 1 ? " band" : "",
         hover: (row, column, event) => (row === null ? hideTip() : showTip(event.clientX, event.clientY, [`queries ${bandText(row, each, profile)}`, `keys ${bandText(column, each, profile)}`, `mean weight ${fixed(bands[row]![column], 4)}`])),
       });
       pictures.push(figure({ id: "map", title: "Attention in bands", note: `Mean weight of ${attention.nBand} bands of queries and keys, over all prompts. Whole maps come with --maps ${layer}:${at}.`, controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where }));
@@ -142,7 +142,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
         width: pictures.length === 1 ? w : width,
         height: pictures.length === 1 ? 380 : 240,
         x: { label: "position" },
-        y: { label: "alpha", type: "sqrt", domain: [0, 1], ticks: [0, 0.01, 0.05, 0.1, 0.2, epsilon, 0.5, 0.75, 1] },
+        y: { label: "alpha", type: "sqrt", domain: [0, 1], ticks: [0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1] },
         series: attention.nPrompt > 1 ? [{ name: "this prompt", points: points(alpha) }, { name: "all prompts", points: points(mean), quiet: true }] : [{ name: "this prompt", points: points(alpha) }],
         show: (y) => fixed(y, 4),
       }),

@@ -2,7 +2,7 @@
 import { as, explanationOf, type Content, type Document, type Profile } from "../data/documents";
 import { domainOf, headNumbers, metricsOf } from "../data/metrics";
 import { h } from "../dom";
-import { count, fixed, interval, percent, plural, quoted, short, signed } from "../format";
+import { count, fixed, interval, percent, plain, plural, quoted, signed } from "../format";
 import { figure } from "../plot/figure";
 import { grid, gridRows } from "../plot/grid";
 import { lines } from "../plot/lines";
@@ -12,7 +12,7 @@ import { choice, facts, half, notesOf, pair, section, type Context, type View } 
 export const overview: View = {
   key: "overview",
   label: "Overview",
-  shows: () => true,
+  shows: (document) => document.kind === "profile" || document.kind === "explain",
   draw(context) {
     const { document } = context;
     const profile = as(document, "profile");
@@ -75,13 +75,13 @@ function dependsOn(content: Content): [string, string][] {
   }
   if (content.schema === "sinkscope.denoise/1") {
     const { run } = content;
-    return [...about, ["answer", plural(run.length, "token")], ["prompt", plural(run.n_prompt, "token")], ["block", count(run.block)], ["remasking", run.remasking], ["temperature", short(run.temperature)], ["epsilon", short(run.epsilon)], ["seed", String(run.seed)]];
+    return [...about, ["answer", plural(run.length, "token")], ["prompt", plural(run.n_prompt, "token")], ["block", count(run.block)], ["remasking", run.remasking], ["temperature", plain(run.temperature)], ["epsilon", plain(run.epsilon)], ["seed", String(run.seed)]];
   }
   const { run } = content;
   return [...about,
     ["prompts", `${count(run.n_prompt)} of ${run.shortest === run.length ? count(run.length) : `${count(run.shortest)} to ${count(run.length)}`} tokens`],
     ["first token", run.bos === "first" ? "BOS" : "no BOS"],
-    ["epsilon", short(run.epsilon)],
+    ["epsilon", plain(run.epsilon)],
     ["cache", run.kv_type],
     ["seed", String(run.seed)],
     ["file", `SHA-256 ${model.sha256.slice(0, 12)}…`],

@@ -1,0 +1,67 @@
+// Runs of the trainer, by what they differ in.
+import type { Line, Run, Training } from "./documents";
+import { isNumber } from "../format";
+
+export interface TrainingMetric {
+  key: string;
+  label: string;
+  what: string;
+  of: (line: Line) => number | null;
+  log?: boolean;
+  quiet?: { name: string; of: (line: Line) => number | null }; // what uniform attention gives
+}
+
+const largest = (values: (number | null)[]): number | null => { const known = values.filter(isNumber); return known.length ? Math.max(...known) : null; };
+const smallest = (values: (number | null)[]): number | null => { const known = values.filter(isNumber); return known.length ? Math.min(...known) : null; };
+
+export const TRAINING_METRICS: TrainingMetric[] = [
+  { key: "alpha", label: "Attention to the first token", what: "Mean over heads and rows.", of: (l) => l.alpha, quiet: { name: "uniform", of: (l) => l.alpha_null } },
+  { key: "sink_rate", label: "Sink rate, %", what: "Per cent of heads that sink on the first token.", of: (l) => l.sink_rate, quiet: { name: "uniform", of: (l) => l.sink_null } },
+  { key: "validation", label: "Validation loss", what: "Nats per token, of the probe.", of: (l) => l.validation },
+  { key: "norm_ratio", label: "Residual peak", what: "Length of the first token's hidden state against the others' median, in the layer where it is largest.", of: (l) => largest(l.norm_ratio), log: true },
+  { key: "strongest", label: "Strongest head", what: "Attention to the first token of the head that gives it most.", of: (l) => l.strongest },
+  { key: "top_ratio", label: "Massive activations", what: "Largest number of a hidden state against the median, in the layer where it is largest.", of: (l) => largest(l.top_ratio), log: true },
+  { key: "value_ratio", label: "Value drain", what: "Length of the first token's value against the others' median, in the layer where it is smallest.", of: (l) => smallest(l.value_ratio) },
+  { key: "gated_alpha", label: "Attention behind gates", what: "Attention to the first token, each row times its gate.", of: (l) => l.gated_alpha },
+  { key: "place_alpha", label: "Strongest position", what: "Attention to the position that most heads sink on.", of: (l) => l.place_alpha },
+  { key: "mass", label: "Sum of a row", what: "1 where weights are normalised.", of: (l) => l.mass },
+  { key: "loss", label: "Training loss", what: "Nats per token, since the measurement before.", of: (l) => l.loss },
+];
+
+export interface Variant {
+  name: string;
+  runs: Run[];
+}
+
+export function variantsOf(training: Training): Variant[] {
+  const variants = new Map<string, Run[]>();
+  for (const run of training.runs) variants.set(run.variant, [...(variants.get(run.variant) ?? []), run]);
+  return [...variants].map(([name, runs]) => ({ name, runs }));
+}
+
+// At each step that some run of the variant measured: mean, least and most over the seeds.
+export function curveOf(variant: Variant, axis: "step" | "tokens", of: (line: Line) => number | null): { x: number; y: number; low: number; high: number; n: number }[] {
+  const at = new Map<number, number[]>();
+  for (const run of variant.runs)
+    for (const line of run.lines) {
+      const y = of(line);
+      if (isNumber(y)) at.set(line[axis], [...(at.get(line[axis]) ?? []), y]);
+    }
+  return [...at].sort(([a], [b]) => a - b).map(([x, ys]) => ({ x, y: ys.reduce((a, b) => a + b, 0) / ys.length, low: Math.min(...ys), high: Math.max(...ys), n: ys.length }));
+}
+
+const ABOVE_NULL = 1.5; // as in train/training/telemetry.cpp
+
+// The first measurement from which on alpha stays above what the untrained model and uniform attention give by half; null: never.
+export function onsetOf(lines: readonly Line[]): Line | null {
+  let from: Line | null = null;
+  for (const line of lines.slice(1)) {
+    const above = (line.alpha ?? 0) > ABOVE_NULL * Math.max(lines[0]!.alpha ?? 0, line.alpha_null ?? 0);
+    if (!above) from = null;
+    else from ??= line;
+  }
+  return from;
+}
+
+// variant -> what stands behind the last dot of each key: "model.attention=softmax" -> "attention softmax"
+export const variantName = (variant: string): string => variant.split(/[,;]\s*/).map((part) => part.replace(/^[\w-]+\./, "").replace("=", " ")).join(", ") || "all alike";
