@@ -44,7 +44,7 @@ void add_ablate_command(CLI::App& app, std::function<void()>& chosen) {
   sub->add_option("TEXT", options->texts, "text files; - is standard input");
   add_options<PromptOptions>(*sub, prompt_options(), *options);
   add_options(*sub, ablate_options(), *options);
-  for (const char* file : {"--json", "--tokens"}) sub->get_option(file)->check(names_a_file);
+  for (const char* file : {"--json", "--report", "--svg", "--tokens"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }
 

@@ -14,5 +14,6 @@ void add_denoise_command(CLI::App& app, std::function<void()>& chosen);
 void add_calibrate_command(CLI::App& app, std::function<void()>& chosen);
 void add_stream_command(CLI::App& app, std::function<void()>& chosen);
 void add_eval_command(CLI::App& app, std::function<void()>& chosen);
+void add_view_command(CLI::App& app, std::function<void()>& chosen);
 
 }  // namespace sinkscope::cli

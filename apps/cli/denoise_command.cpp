@@ -41,7 +41,7 @@ void add_denoise_command(CLI::App& app, std::function<void()>& chosen) {
   sub->add_option("MODEL", options->model, "GGUF file, or a name of scripts/fetch-model")->required();
   sub->add_option("TEXT", options->text, "text to go on from; - is standard input");
   add_options(*sub, denoise_options(), *options);
-  for (const char* file : {"--json", "--tokens"}) sub->get_option(file)->check(names_a_file);
+  for (const char* file : {"--json", "--report", "--tokens"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }
 

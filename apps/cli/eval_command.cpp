@@ -84,7 +84,7 @@ void add_eval_command(CLI::App& app, std::function<void()>& chosen) {
   sub->add_option("MODEL", options->model, "GGUF file, or a name of scripts/fetch-model")->required();
   sub->add_option("TEXT", options->text, "text file; - is standard input; none for --task needle and lines");
   add_options(*sub, eval_options(), *options);
-  for (const char* file : {"--json", "--plot", "--resume"}) sub->get_option(file)->check(names_a_file);
+  for (const char* file : {"--json", "--report", "--plot", "--resume"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }
 

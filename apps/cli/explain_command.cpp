@@ -27,7 +27,7 @@ void add_explain_command(CLI::App& app, std::function<void()>& chosen) {
   sub->add_option("TEXT", options->texts, "text files; - is standard input");
   add_options<PromptOptions>(*sub, prompt_options(), *options);
   add_options(*sub, explain_options(), *options);
-  for (const char* file : {"--json", "--arrays", "--tokens"}) sub->get_option(file)->check(names_a_file);
+  for (const char* file : {"--json", "--arrays", "--report", "--svg", "--tokens"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }
 

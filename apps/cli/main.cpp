@@ -98,7 +98,7 @@ int fail(const std::string& sentence, int code) {
 
 // What CLI11 says, in our words.
 std::string sentence(const CLI::ParseError& e) {
-  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of each command: profile, explain, ablate, denoise, calibrate, eval, stream";
+  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of each command: profile, explain, ablate, denoise, calibrate, eval, stream, view";
   if (dynamic_cast<const CLI::ConversionError*>(&e)) {
     constexpr std::string_view kFront = "Could not convert: ";
     return (what.starts_with(kFront) ? what.substr(kFront.size()) : what) + " is no number that this option takes" + help;
@@ -140,6 +140,7 @@ int main(int argc, char** argv) {
   sinkscope::cli::add_calibrate_command(app, chosen);
   sinkscope::cli::add_eval_command(app, chosen);
   sinkscope::cli::add_stream_command(app, chosen);
+  sinkscope::cli::add_view_command(app, chosen);
 
   try {
     app.parse(argc, argv);

@@ -37,7 +37,7 @@ void add_profile_command(CLI::App& app, std::function<void()>& chosen) {
   add_options<PromptOptions>(*sub, prompt_options(), *options);
   add_options<ProfileOptions>(*sub, profile_options(), *options);
   sub->add_flag("--explain", options->explain, "and why: what sinkscope explain tells, joined to the JSON too");
-  for (const char* file : {"--json", "--sinkmap", "--arrays", "--tokens"}) sub->get_option(file)->check(names_a_file);
+  for (const char* file : {"--json", "--sinkmap", "--arrays", "--report", "--svg", "--tokens"}) sub->get_option(file)->check(names_a_file);
   sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
 }
 

@@ -14,6 +14,7 @@ struct AblateOptions : PromptOptions {
   std::vector<std::string> edits;
   int controls = 3;        // draws of each control; 0: none
   std::string json;        // sinkscope.ablate/1
+  std::string report, svg; // HTML, a picture
 };
 
 // Against the model as it is, over all tokens that both predict from the same text.

@@ -21,6 +21,7 @@ class AtomicFile {
   void write(std::string_view bytes);                     // at the end
   void write_at(uint64_t offset, std::string_view bytes);
   void commit();
+  const std::string& unfinished() const { return temporary_; }  // where its bytes are until then
 
  private:
   friend void commit_together(std::span<AtomicFile* const> files);

@@ -26,6 +26,7 @@ struct DenoiseOptions {
   std::string isa = "auto";
   bool no_blas = false;
   std::string json;                   // sinkscope.denoise/1
+  std::string report;                 // HTML
 };
 
 // A position that more than a quarter of all heads sink on, in one step.

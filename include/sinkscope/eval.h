@@ -34,7 +34,7 @@ struct EvalOptions {
   std::string isa = "auto";
   bool no_blas = false;
   std::string resume;                 // file that an interrupted run goes on from; it goes when the run has ended
-  std::string json, plot;             // files to write: the results, and a picture of them (SVG, by gnuplot)
+  std::string json, report, plot;     // files to write: the results, a report of them (HTML), a picture (SVG, by gnuplot)
 };
 
 struct EvalResult {

@@ -13,6 +13,8 @@ namespace sinkscope {
 struct ExplainOptions : ProfileOptions {
   std::string explain_json;    // sinkscope.explain/1
   std::string explain_arrays;  // safetensors
+  std::string explain_report;  // HTML
+  std::string explain_svg;     // pictures
   int perturb = 64;            // tokens of the perturbation test; 0: none
 };
 

@@ -12,6 +12,7 @@
 #include "sinkscope/eval.h"
 #include "sinkscope/explain.h"
 #include "sinkscope/profile.h"
+#include "sinkscope/report.h"
 #include "sinkscope/stream.h"
 
 namespace sinkscope {
@@ -34,5 +35,6 @@ std::span<const Option<DenoiseOptions>> denoise_options();
 std::span<const Option<CalibrateOptions>> calibrate_options();
 std::span<const Option<EvalOptions>> eval_options();
 std::span<const Option<StreamOptions>> stream_options();
+std::span<const Option<ViewOptions>> view_options();
 
 }  // namespace sinkscope

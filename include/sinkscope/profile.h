@@ -40,7 +40,9 @@ struct ProfileOptions : PromptOptions {
   std::string json;                     // the profile
   std::string sink_map;
   std::string arrays;                   // safetensors, the accumulators of every prompt
-  std::vector<std::string> maps;        // "layer:head": whole maps into the arrays
+  std::vector<std::string> maps;        // "layer:head": whole maps into the arrays and the report
+  std::string report;                   // HTML: docs/json.md says what it holds
+  std::string svg;                      // pictures
 };
 
 struct Interval {
@@ -135,10 +137,19 @@ struct RunInfo {
   int64_t peak_rss_bytes = 0;            // of the process
 };
 
+struct PromptTokens {
+  std::vector<int> tokens;
+  std::vector<std::string> texts;        // of the tokens
+  std::vector<bool> special;             // they are no words of text
+};
+
 struct Profile {
   ModelInfo model;
   std::string sha256;                    // of the model's file
   RunInfo run;
+  std::vector<std::pair<int, int>> maps; // layers and heads of --maps
+  std::string arrays;                    // name of the file of --arrays, without its folder
+  std::vector<PromptTokens> prompts;     // without control prompts
   SinkRate sink_rate;
   FirstShare first;
   double strongest_is_first = 0;         // %FirstAttn over all

@@ -16,6 +16,7 @@
 #include "measure/metrics.h"
 #include "profile/outputs.h"
 #include "profile/prompts.h"
+#include "report/result_files.h"
 #include "session/predictions.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
@@ -161,9 +162,9 @@ Ablations ablate(const AblateOptions& o, const Progress& progress) {
   if (o.controls < 0) throw UsageError(fmt::format("--controls {} is too small; use 0 or more", o.controls));
   std::vector<std::vector<Edit>> parsed;
   for (const std::string& spec : o.edits) parsed.push_back(intervene::parse(spec));
-  profile_run::check_places(o, {{"--json", o.json}});
-  std::optional<AtomicFile> json;
-  if (!o.json.empty()) json.emplace(o.json);
+  report::ResultFiles files({o.json, o.report, o.svg});
+  profile_run::check_places(o, files.places());
+  files.open();
 
   const Model model(o.model, o.gpu_layers);
   Ablations result{.model = model.info(), .controls = o.controls};
@@ -235,10 +236,8 @@ Ablations ablate(const AblateOptions& o, const Progress& progress) {
   }
   result.sha256 = io::sha256_of_file(info.file);
   result.run = profile_run::run_info(o, prompts, model, session, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  if (json) {
-    json->write(to_json(result));
-    json->commit();
-  }
+  files.write(info.name, to_json(result));
+  commit_together(files.written());
   return result;
 }
 

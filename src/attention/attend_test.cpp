@@ -448,6 +448,12 @@ TEST_P(KernelsTest, StrongestIsTheFirstOfTheLargest) {
   EXPECT_EQ(GetParam()->strongest(row.data(), 37, 0), -1);
 }
 
+TEST_P(KernelsTest, SumsAreOfAllValuesAndNoMore) {
+  std::vector<float> values(80);
+  for (int i = 0; i < 80; ++i) values[i] = static_cast<float>(i);
+  for (int n = 0; n <= 70; ++n) EXPECT_EQ(GetParam()->sum(values.data() + 3, n), static_cast<float>(n * (n - 1) / 2 + 3 * n)) << n;
+}
+
 TEST_P(KernelsTest, ExponentialsAreWithinTwoUnitsInTheLastPlace) {
   std::vector<float> x;
   for (float v = 0; v > -87; v -= .0037f) x.push_back(v);

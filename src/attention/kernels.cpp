@@ -615,9 +615,15 @@ HWY_ATTR int strongest(const float* row, int n, float largest) {
   return static_cast<int>(std::find(row + n / kLanes * kLanes, row + n, largest) - row);
 }
 
+HWY_ATTR float sum(const float* values, int n) {
+  V total = hn::Zero(f);
+  over(0, n, [&](int k, int n_lane) HWY_ATTR { total = hn::Add(total, load_n(values + k, n_lane, 0)); });
+  return hn::GetLane(hn::SumOfLanes(f, total));
+}
+
 constexpr Kernels kernels_with(const char* name) {
   return {name,         kPanel,           kRowBlock, &pack_keys,    &pack_values, &scores,       &softmax_row,
-          &weighted_values, &view_of, &key_scores, &add_values, &fold_channels, &decode_rows, &to_halves, &exponentials, &add_columns, &strongest};
+          &weighted_values, &view_of, &key_scores, &add_values, &fold_channels, &decode_rows, &to_halves, &exponentials, &add_columns, &strongest, &sum};
 }
 
 }  // namespace sinkscope::attention::HWY_NAMESPACE

@@ -79,6 +79,7 @@ struct Kernels {
   void (*add_columns)(const Tile& tile, float* sum, float* largest);
   // The first key with the largest weight of a row, relative to its begin; -1 when that is 0: the row sees nothing.
   int (*strongest)(const float* row, int n, float largest_weight);
+  float (*sum)(const float* values, int n);
 };
 
 // The instruction sets that were compiled and that this processor has, the best first.

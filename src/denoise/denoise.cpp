@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <random>
 
 #include <fmt/format.h>
@@ -13,6 +12,7 @@
 #include "measure/recorder.h"
 #include "profile/outputs.h"
 #include "profile/prompts.h"
+#include "report/result_files.h"
 #include "session/predictions.h"
 #include "session/sampler.h"
 #include "session/text.h"
@@ -147,9 +147,9 @@ Denoised denoise(const DenoiseOptions& o, const Progress& progress) {
   prompt.tokens = o.tokens;
   if (!o.text.empty()) prompt.texts = {o.text};
   prompt.length = 0;
-  profile_run::check_places(prompt, {{"--json", o.json}});
-  std::optional<AtomicFile> json;
-  if (!o.json.empty()) json.emplace(o.json);
+  report::ResultFiles files({o.json, o.report, ""});
+  profile_run::check_places(prompt, files.places());
+  files.open();
   const Model model(o.model);
   if (!model.info().is_diffusion)
     throw InputError(fmt::format("'{}' ({}) is no diffusion model: it makes one token after the other; use sinkscope stream", model.info().file, model.info().architecture));
@@ -170,10 +170,8 @@ Denoised denoise(const DenoiseOptions& o, const Progress& progress) {
   Denoiser(o, model, mask, result).run(progress);
   for (int i = result.n_prompt; i < static_cast<int>(result.tokens.size()); ++i) result.text += model.token_text(result.tokens[i]);
   result.sha256 = io::sha256_of_file(model.info().file);
-  if (json) {
-    json->write(to_json(result));
-    json->commit();
-  }
+  files.write(result.model.name, to_json(result));
+  commit_together(files.written());
   return result;
 }
 

@@ -19,6 +19,7 @@ std::span<const Option<DenoiseOptions>> denoise_options() {
       {"--isa", "NAME", "instruction set of the attention kernel: auto, avx512, avx2, sse4, neon, generic", &O::isa},
       {"--no-blas", "", "long matrix products without OpenBLAS", &O::no_blas},
       {"--json", "FILE", "write steps, sinks and text as JSON (docs/json.md)", &O::json},
+      {"--report", "FILE", "write a report that a browser shows, without a network: one HTML file", &O::report},
   };
   return options;
 }

@@ -15,10 +15,12 @@
 #include "policy/budget.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
+#include "report/result_files.h"
 #include "session/check.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
+#include "sinkscope/models.h"
 
 namespace sinkscope {
 namespace {
@@ -55,8 +57,11 @@ double EvalResult::accuracy() const {
 
 Eval evaluate(const EvalOptions& o, const Progress& progress) {
   check(o);
-  std::optional<AtomicFile> json;
-  if (!o.json.empty()) json.emplace(o.json);
+  report::ResultFiles results({o.json, o.report, ""});
+  std::vector<io::Place> places = results.places();
+  places.insert(places.end(), {{"--plot", o.plot}, {"--resume", o.resume}});
+  io::check_places({o.text, resolve_model(o.model), o.sink_map}, places);
+  results.open();
   std::optional<AtomicFile> plot;
   if (!o.plot.empty()) {
     eval_run::check_gnuplot();
@@ -115,8 +120,8 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
     if (!asks) c->finish(o.alone);
     e.results.push_back(c->result);
   }
-  std::vector<AtomicFile*> files;
-  if (json) json->write(to_json(e)), files.push_back(&*json);
+  results.write(e.model.name, to_json(e));
+  std::vector<AtomicFile*> files = results.written();
   if (plot) plot->write(eval_run::to_svg(e)), files.push_back(&*plot);
   commit_together(files);
   checkpoint.remove();

@@ -27,6 +27,7 @@ std::span<const Option<EvalOptions>> eval_options() {
       {"--no-blas", "", "long matrix products without OpenBLAS", &O::no_blas},
       {"--resume", "FILE", "write the state there now and then; the same command goes on from it", &O::resume},
       {"--json", "FILE", "write the results as JSON (docs/json.md)", &O::json},
+      {"--report", "FILE", "write a report that a browser shows, without a network: one HTML file", &O::report},
       {"--plot", "FILE", "draw the results as SVG: perplexity over position, quality over bytes (needs gnuplot)", &O::plot},
   };
   return options;

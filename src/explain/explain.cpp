@@ -18,6 +18,7 @@
 #include "measure/hidden.h"
 #include "measure/metrics.h"
 #include "profile/run.h"
+#include "report/result_files.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope {
@@ -39,12 +40,16 @@ const char* kind_of_lifetime(int lifetime, int n_layer) {
 // What explain adds to a profile, prompt by prompt.
 class Explainer : public profile_run::Companion {
  public:
-  Explainer(const ExplainOptions& options, const Progress& progress, Explanation& result) : o_(options), progress_(progress), result_(result) {}
+  Explainer(const ExplainOptions& options, const Progress& progress, Explanation& result) : o_(options), progress_(progress), result_(result), files_({options.explain_json, options.explain_report, options.explain_svg}) {}
 
-  std::vector<std::pair<const char*, std::string>> files() const override { return {{"--json", o_.explain_json}, {"--arrays", o_.explain_arrays}}; }
+  std::vector<io::Place> files() const override {
+    std::vector<io::Place> places = files_.places();
+    places.emplace_back("--arrays", o_.explain_arrays);
+    return places;
+  }
 
   void join(const Size& size, Session& session, const measure::Recorder& recorder, std::vector<Probe*>& probes) override {
-    if (!o_.explain_json.empty()) json_.emplace(o_.explain_json);
+    files_.open();
     if (!o_.explain_arrays.empty()) arrays_.emplace(o_.explain_arrays, size);
     model_ = &size.model;
     recorder_ = &recorder;
@@ -96,14 +101,13 @@ class Explainer : public profile_run::Companion {
     explain_run::silence_super_experts(context, masses_, result_);
     for (const LayerProfile& layer : profile.layers)
       for (HeadCause& head : result_.layers[layer.layer + 1].heads) head.entropy = layer.heads[head.head].entropy;
-    if (json_) json_->write(to_json(result_));
+    files_.write(profile.model.name, to_json(result_));
   }
 
   session::Json json() const override { return explain_run::explanation_json(result_); }
 
   std::vector<AtomicFile*> written() override {
-    std::vector<AtomicFile*> files;
-    if (json_) files.push_back(&*json_);
+    std::vector<AtomicFile*> files = files_.written();
     if (arrays_) files.push_back(&arrays_->file());
     return files;
   }
@@ -300,7 +304,7 @@ class Explainer : public profile_run::Companion {
   Explanation& result_;
   const ModelInfo* model_ = nullptr;
   const measure::Recorder* recorder_ = nullptr;
-  std::optional<AtomicFile> json_;
+  report::ResultFiles files_;
   std::optional<explain_run::ArraysFile> arrays_;
   std::optional<measure::HiddenRecorder> hidden_;
   std::optional<measure::Geometry> geometry_;

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include "io/encoding.h"
+#include "io/places.h"
 #include "io/safetensors.h"
 #include "io/sha256.h"
 #include "sinkscope/atomic_file.h"
@@ -34,6 +36,7 @@ class Folder : public testing::Test {
 using AtomicFileTest = Folder;
 using SafetensorsTest = Folder;
 using Sha256Test = Folder;
+using PlacesTest = Folder;
 
 TEST_F(AtomicFileTest, AppearsWholeOnCommit) {
   AtomicFile file(path("a"));
@@ -97,6 +100,79 @@ TEST_F(SafetensorsTest, PartsLandWhereTheHeaderSays) {
   float x[6];
   std::memcpy(x, bytes.data() + 8 + length, sizeof x);
   EXPECT_EQ(std::vector<float>(x, x + 6), (std::vector<float>{0, 0, 0, 1, 2, 3}));
+}
+
+TEST_F(SafetensorsTest, WhatIsWrittenIsRead) {
+  const std::vector<float> row = {1, 2, 3};
+  const std::vector<uint8_t> bytes = {7, 255};
+  io::SafetensorsWriter writer(path("a"), {{"b", "U8", {3}}, {"x", "F32", {2, 3}}}, {{"schema", "test"}});
+  writer.write("x", 3, std::span<const float>(row));
+  writer.write("b", 1, std::span<const uint8_t>(bytes));
+  io::SafetensorsReader before(writer.file().unfinished());  // before it has its name
+  EXPECT_EQ(before.shape("x", "F32", 2), (std::vector<int64_t>{2, 3}));
+  writer.file().commit();
+  io::SafetensorsReader reader(path("a"));
+  EXPECT_EQ(reader.metadata(), (std::map<std::string, std::string>{{"schema", "test"}}));
+  std::vector<float> x(4);
+  reader.read("x", 2, std::span(x));
+  EXPECT_EQ(x, (std::vector<float>{0, 1, 2, 3}));
+  std::vector<uint8_t> b(3);
+  reader.read("b", 0, std::span(b));
+  EXPECT_EQ(b, (std::vector<uint8_t>{0, 7, 255}));
+  EXPECT_TRUE(reader.has("x"));
+  EXPECT_FALSE(reader.has("y"));
+  EXPECT_THROW(reader.shape("y", "F32", 2), InputError);
+  EXPECT_THROW(reader.shape("x", "F32", 1), InputError);
+  EXPECT_THROW(reader.shape("x", "I32", 2), InputError);
+  EXPECT_THROW(reader.read("x", 3, std::span(x)), InternalError);
+}
+
+TEST_F(SafetensorsTest, DamagedFilesAreRefused) {
+  const auto file = [&](const std::string& header, size_t n_data, uint64_t length) {
+    std::ofstream out(path("a"), std::ios::binary);
+    out.write(reinterpret_cast<const char*>(&length), 8);
+    out << header << std::string(n_data, 'x');
+  };
+  const std::string good = R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})";
+  file(good, 8, good.size());
+  EXPECT_NO_THROW(io::SafetensorsReader(path("a")));
+  file(good, 7, good.size());
+  EXPECT_THROW(io::SafetensorsReader(path("a")), InputError);
+  for (const uint64_t length : {uint64_t{0}, uint64_t{3}, good.size() + 9, uint64_t{1} << 40, ~uint64_t{0}}) {
+    file(good, 8, length);
+    EXPECT_THROW(io::SafetensorsReader(path("a")), InputError) << length;
+  }
+  for (const char* bad : {R"([1])", R"({"x":1})", R"({"x":{"dtype":"F32","shape":[2]}})", R"({"x":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})",
+                          R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}})",
+                          R"({"x":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", R"({"x":{"dtype":"F32","shape":["2"],"data_offsets":[0,8]}})",
+                          R"({"x":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}})", R"({"x":{"dtype":"F32","shape":[2],"data_offsets":[-8,0]}})",
+                          R"({"__metadata__":{"a":1}})"}) {
+    file(bad, 8, std::string(bad).size());
+    EXPECT_THROW(io::SafetensorsReader(path("a")), InputError) << bad;
+  }
+  std::ofstream(path("short")) << "abc";
+  EXPECT_THROW(io::SafetensorsReader(path("short")), InputError);
+  EXPECT_THROW(io::SafetensorsReader(path("none")), InputError);
+  EXPECT_THROW(io::SafetensorsReader(folder.string()), InputError);
+}
+
+TEST(Encoding, Base64IsThatOfRfc4648) {
+  for (const auto& [bytes, text] : {std::pair("", ""), {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"}, {"foob", "Zm9vYg=="}, {"fooba", "Zm9vYmE="}, {"foobar", "Zm9vYmFy"}})
+    EXPECT_EQ(io::base64(bytes), text);
+  // More than OpenSSL is given at once: every three bytes are four letters, wherever they stand.
+  std::string many((size_t{3} << 24) + 4, '\0');
+  many.back() = '\xff', many[many.size() - 2] = '\xff';
+  const std::string text = io::base64(many);
+  EXPECT_EQ(text.size(), (many.size() + 2) / 3 * 4);
+  EXPECT_EQ(text.substr(text.size() - 8), io::base64(many.substr(many.size() - 4)));
+  EXPECT_EQ(text.find_first_not_of('A'), text.size() - 6);
+}
+
+TEST_F(PlacesTest, NoFileIsWrittenOverAnother) {
+  EXPECT_NO_THROW(io::check_places({path("in")}, {{"--json", path("a")}, {"--svg", ""}, {"--report", path("b")}}));
+  EXPECT_THROW(io::check_places({path("in")}, {{"--json", path("x/../in")}}), UsageError);
+  EXPECT_THROW(io::check_places({}, {{"--json", path("a")}, {"--report", path("a")}}), UsageError);
+  EXPECT_THROW(io::check_places({}, {{"--json", "-"}}), UsageError);
 }
 
 TEST_F(Sha256Test, EqualsThePublishedVectors) {

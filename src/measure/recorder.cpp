@@ -1,7 +1,7 @@
 #include "measure/recorder.h"
 
 #include <algorithm>
-#include <limits>
+#include <utility>
 
 #include "sinkscope/error.h"
 
@@ -16,6 +16,13 @@ std::vector<int> LayerRecord::sinks(int head, int n_token, float epsilon, int mi
   for (int k = 0; k < n_token; ++k)
     if (static_cast<int>(key_n_row(head, k, n_token)) >= min_rows && alpha(head, k, n_token) > epsilon) found.push_back(k);
   return found;
+}
+
+void LayerRecord::add_band_pairs(const Bands& bands, std::span<double> n_pair) const {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    double* of_query = n_pair.data() + static_cast<size_t>(bands.of(static_cast<int>(i))) * bands.n;
+    for (int b = 0; b < bands.n; ++b) of_query[b] += std::max(0, std::min(rows[i].end, bands.begin(b + 1)) - std::max(rows[i].begin, bands.begin(b)));
+  }
 }
 
 Recorder::Recorder(const attention::Kernels& kernels, Keep keep)
@@ -45,15 +52,18 @@ void Recorder::begin(const AttentionShape& shape) {
     layer.first_mass.assign(layer.first_mass_at(n_head, layer.first_mass_row, n_token_), 0);
     layer.learned_sink_mass.assign(shape.learned_sink ? n : 0, 0);
     layer.rows.assign(n_token_, RowView{});
+    layer.band_sum.assign(static_cast<size_t>(n_head) * keep_.bands.n * keep_.bands.n, 0);
   }
   if (layer.n_head != n_head) throw InternalError("a layer changed its number of heads");
   if (!one_slot()) columns_.begin(shape);
+  band_slots_.assign(static_cast<size_t>(shape.n_slot) * keep_.bands.n * keep_.bands.n, 0);
 }
 
 void Recorder::see(const Tile& tile) {
   LayerRecord& layer = layers_[shape_->layer];
   if (one_slot()) add_columns(tile, layer);
   else columns_.see(tile);
+  if (keep_.bands.n > 0) add_bands(tile, layer);
   for (int r = 0; r < tile.n_row; ++r) see_row(tile, r, layer);
 }
 
@@ -87,9 +97,37 @@ void Recorder::add_columns(Tile tile, LayerRecord& layer) const {
   if (tile.key_begin < tile.key_end) kernels_.add_columns(tile, layer.column_sum.data() + at, layer.column_max.data() + at);
 }
 
+// Key bands are runs of a row: each is summed while the row is in the cache.
+void Recorder::add_bands(const Tile& tile, const LayerRecord& layer) {
+  const Bands& bands = keep_.bands;
+  float* sums = band_slots_.data() + static_cast<size_t>(tile.slot) * bands.n * bands.n;
+  const int key_end = std::min(tile.key_end, n_token_);
+  for (int r = 0; r < tile.n_row; ++r) {
+    const int position = layer.n_row + tile.first_query + r;
+    if (position >= n_token_) return;
+    const RowView& row = shape_->rows[static_cast<size_t>(shape_->plane(tile.stream, tile.head)) * shape_->n_query + tile.first_query + r];
+    const int last = std::min(row.end, key_end);
+    float* of_query = sums + static_cast<size_t>(bands.of(position)) * bands.n;
+    for (int begin = std::max(row.begin, tile.key_begin); begin < last;) {
+      const int band = bands.of(begin), end = std::min(bands.begin(band + 1), last);
+      of_query[band] += kernels_.sum(tile.row(r) + (begin - tile.key_begin), end - begin);
+      begin = end;
+    }
+  }
+}
+
+void Recorder::take_bands(int head_of_group, float* sums) {
+  const size_t n = static_cast<size_t>(keep_.bands.n) * keep_.bands.n;
+  float* slot = band_slots_.data() + static_cast<size_t>(head_of_group) * shape_->slots_per_head * n;
+  for (int part = 0; part < shape_->slots_per_head; ++part, slot += n)
+    for (size_t i = 0; i < n; ++i) sums[i] += std::exchange(slot[i], 0.0f);
+}
+
 void Recorder::merge(int stream, int first_head, int n_head) {
-  if (one_slot()) return;
   LayerRecord& layer = layers_[shape_->layer];
+  const size_t n_band_sum = static_cast<size_t>(keep_.bands.n) * keep_.bands.n;
+  for (int h = 0; h < n_head && n_band_sum > 0; ++h) take_bands(h, layer.band_sum.data() + (stream * shape_->n_head + first_head + h) * n_band_sum);
+  if (one_slot()) return;
   const int n_key = std::min(shape_->n_key, n_token_);
   for (int h = 0; h < n_head; ++h) {
     const size_t at = static_cast<size_t>(stream * shape_->n_head + first_head + h) * n_token_;

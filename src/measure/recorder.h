@@ -17,6 +17,15 @@ inline constexpr int kFirstKeys[] = {1, 4, 8};  // a row's mass on so many first
 inline constexpr int kNumFirst = 3;
 inline constexpr int kLastRows = 64;  // first-n shares look at the last rows of a prompt
 
+// Positions in n bands of one length, or nearly so: position p of n_position is in band floor(p n / n_position).
+struct Bands {
+  int n = 0;           // 0: none
+  int n_position = 0;  // at least n
+
+  int of(int position) const { return static_cast<int>(int64_t{position} * n / n_position); }
+  int begin(int band) const { return static_cast<int>((int64_t{band} * n_position + n - 1) / n); }
+};
+
 // Arrays are [n_head, n_token], last fastest; n_token is the recorder's.
 struct LayerRecord {
   int n_head = 0;                      // 0: nothing of this layer was seen
@@ -31,6 +40,7 @@ struct LayerRecord {
   std::vector<float> first_mass;       // [n_head, n_token - first_mass_row, 3] of a row on the first 1, 4 and 8 keys
   std::vector<float> learned_sink_mass;  // of a row; only with learned sinks
   std::vector<RowView> rows;           // [n_token] keys that a row can see, by the first head's mask
+  std::vector<float> band_sum;         // [n_head, n_band, n_band] attention that the queries of a band give the keys of another; only with Keep::bands
 
   uint32_t key_n_row(int head, int key, int n_token) const {
     const bool shared = static_cast<int>(column_n_row.size()) == n_token;
@@ -44,12 +54,15 @@ struct LayerRecord {
   size_t first_mass_at(int head, int row, int n_token) const {
     return (static_cast<size_t>(head) * (n_token - first_mass_row) + row - first_mass_row) * kNumFirst;
   }
+  // Adds the pairs of a query and a key that it can see to n_pair [n_band, n_band], by the bands of both.
+  void add_band_pairs(const Bands& bands, std::span<double> n_pair) const;
 };
 
 // What a Recorder keeps beyond the metrics' need.
 struct Keep {
   std::vector<std::pair<int, int>> maps = {};  // layers and heads: whole maps, as [row, key] of n_token each
   bool all_first_mass = true;                  // false: of the last kLastRows rows only, 12 of 28 bytes less
+  Bands bands = {};                            // banded sums of each head; prompts are no longer than their positions
 };
 
 // For one sequence: cells of the cache are positions, and a layer's next rows follow the last ones. Streams can then be
@@ -61,6 +74,7 @@ class Recorder : public Probe {
   // Forgets, and makes room for n_token positions.
   void start(int n_token);
   int n_token() const { return n_token_; }
+  const Bands& bands() const { return keep_.bands; }
   // By layer; layers that had no attention are empty.
   std::span<const LayerRecord> layers() const { return layers_; }
   // Of a layer and head of Keep::maps: [n_token, n_token].
@@ -75,6 +89,8 @@ class Recorder : public Probe {
   bool one_slot() const { return shape_->slots_per_head == 1; }
   void add_columns(Tile tile, LayerRecord& layer) const;
   void see_row(const Tile& tile, int r, LayerRecord& layer);
+  void add_bands(const Tile& tile, const LayerRecord& layer);
+  void take_bands(int head_of_group, float* sums);
 
   const attention::Kernels& kernels_;
   Keep keep_;
@@ -83,6 +99,7 @@ class Recorder : public Probe {
   std::map<std::pair<int, int>, std::vector<float>> maps_;
   const AttentionShape* shape_ = nullptr;
   attention::ColumnSlots columns_;
+  std::vector<float> band_slots_;  // [n_slot, n_band, n_band]
 };
 
 }  // namespace sinkscope::measure

@@ -30,7 +30,9 @@ std::span<const Option<ProfileOptions>> profile_options() {
       {"--json", "FILE", "write the profile as JSON (docs/json.md)", &O::json},
       {"--sinkmap", "FILE", "write the sink map as JSON, for cache policies and other tools", &O::sink_map},
       {"--arrays", "FILE", "write the accumulators of every prompt, as safetensors", &O::arrays},
-      {"--maps", "LAYER:HEAD", "keep a whole attention map in --arrays, for prompts up to 4,096 tokens; once for each map", &O::maps},
+      {"--maps", "LAYER:HEAD", "keep a whole attention map in --arrays and --report, for prompts up to 4,096 tokens; once for each map", &O::maps},
+      {"--report", "FILE", "write a report that a browser shows, without a network: one HTML file", &O::report},
+      {"--svg", "FILE", "draw layers, heads and positions as SVG", &O::svg},
   };
   return options;
 }

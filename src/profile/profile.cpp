@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <filesystem>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -107,6 +108,16 @@ void note_coverage(const Session& session, Profile& p) {
                                   fmt::join(missing, ", "), reasons.empty() ? " (recurrent or of another kind)" : " (" + reasons + ")"));
 }
 
+std::vector<PromptTokens> named(const std::vector<Prompt>& prompts, const Model& model) {
+  std::vector<PromptTokens> all;
+  for (const Prompt& p : prompts) {
+    PromptTokens& named = all.emplace_back();
+    named.tokens = p;
+    for (const int token : p) named.texts.push_back(model.token_text(token)), named.special.push_back(model.is_control(token));
+  }
+  return all;
+}
+
 void name_tokens(Profile& p, const Model& model) {
   const auto name = [&](auto& s) { s.text = model.token_text(s.token), s.special = model.is_control(s.token); };
   std::ranges::for_each(p.sinks, name);
@@ -129,8 +140,8 @@ RunInfo run_info(const PromptOptions& o, const std::vector<Prompt>& prompts, con
 Profile run(const ProfileOptions& o, const Progress& progress, Companion* companion) {
   check(o);
   for (const std::string& kind : o.baselines) one_of("--baseline", kind, {"random", "repeat"});
-  if (!o.maps.empty() && o.arrays.empty()) throw UsageError("--maps needs a file to go to; give --arrays FILE too");
-  Outputs outputs(o, companion ? companion->files() : std::vector<std::pair<const char*, std::string>>());
+  if (!o.maps.empty() && o.arrays.empty() && o.report.empty()) throw UsageError("--maps needs a file to go to; give --arrays FILE or --report FILE too");
+  Outputs outputs(o, companion ? companion->files() : std::vector<io::Place>());
   const Model model(o.model, o.gpu_layers);
   if (model.info().has_cross_attention)
     throw InputError(fmt::format("'{}' ({}) is an encoder and a decoder, whose attention llama.cpp computes in ways that do "
@@ -143,7 +154,7 @@ Profile run(const ProfileOptions& o, const Progress& progress, Companion* compan
 
   p.model = model.info();
   const int n_token = longest(prompts);
-  const auto maps = maps_of(o, p.model, n_token);
+  p.maps = maps_of(o, p.model, n_token);
   Session session(model, {.n_context = n_token, .n_batch = o.batch, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
                           .attention = Attention::sinkscope, .all_logits = companion != nullptr, .tensors = companion != nullptr, .blas = !o.no_blas});
   p.notes.insert(p.notes.end(), session.notes().begin(), session.notes().end());
@@ -154,10 +165,10 @@ Profile run(const ProfileOptions& o, const Progress& progress, Companion* compan
   if (n_token > p.model.n_context_train)
     p.notes.push_back(fmt::format("prompts of {} tokens are longer than the {} that the model was trained on", n_token, p.model.n_context_train));
 
-  outputs.open_arrays(o, {static_cast<int>(prompts.size()), p.model.n_layer, p.model.n_head, n_token}, maps, p.model.name);
+  outputs.open_arrays(o, {static_cast<int>(prompts.size()), p.model.n_layer, p.model.n_head, n_token}, p.maps, p.model.name);
 
   const attention::Kernels& kernels = attention::kernels(o.isa);
-  measure::Recorder recorder(kernels, {.maps = maps, .all_first_mass = outputs.arrays() != nullptr});
+  measure::Recorder recorder(kernels, outputs.keep(p.maps));
   std::vector<Probe*> probes = {&recorder};
   if (companion) companion->join({p.model, static_cast<int>(prompts.size()), n_token}, session, recorder, probes);
   session.watch(std::move(probes));
@@ -177,6 +188,8 @@ Profile run(const ProfileOptions& o, const Progress& progress, Companion* compan
   p.sinks = tally.sinks(o.seed);
   p.tokens = tally.sink_tokens();
   name_tokens(p, model);
+  p.prompts = named(prompts, model);
+  p.arrays = std::filesystem::path(o.arrays).filename().string();
 
   measure::Recorder control_recorder(kernels, {.maps = {}, .all_first_mass = false});
   session.watch({&control_recorder});

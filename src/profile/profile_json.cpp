@@ -1,4 +1,4 @@
-#include <cmath>
+#include <algorithm>
 
 #include <nlohmann/json.hpp>
 
@@ -66,6 +66,7 @@ Json profile_run::interval_json(const std::optional<Interval>& i) { return i ? J
 Json profile_run::profile_json(const Profile& p) {
   Json json = {{"schema", "sinkscope.profile/1"}, {"answer", p.answer()}, {"model", model_json(p.model, p.sha256)}, {"run", run_json(p.run)},
                {"sink_rate", rate_json(p.sink_rate)}};
+  json["run"]["maps"] = p.maps;
   json["first"] = {{"n", p.first.n}, {"share", numbers(p.first.share)}, {"uniform", numbers(p.first.uniform)},
                    {"boost", numbers(p.first.boost)}, {"last_rows", p.first.last_rows}, {"share_ci95", Json::array()}};
   for (const Interval& i : p.first.share_ci95) json["first"]["share_ci95"].push_back(interval_json(i));
@@ -90,6 +91,12 @@ Json profile_run::profile_json(const Profile& p) {
     json["baselines"].push_back(std::move(rate));
   }
   json["notes"] = p.notes;
+  json["prompts"] = Json::array();
+  for (const PromptTokens& prompt : p.prompts) {
+    json["prompts"].push_back({{"tokens", prompt.tokens}, {"texts", prompt.texts}});
+    if (std::ranges::count(prompt.special, true) > 0) json["prompts"].back()["special"] = prompt.special;
+  }
+  if (!p.arrays.empty()) json["arrays"] = p.arrays;
   return json;
 }
 

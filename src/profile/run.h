@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "io/places.h"
 #include "measure/recorder.h"
 #include "profile/prompts.h"
 #include "session/model_json.h"
@@ -23,7 +24,7 @@ class Companion {
 
   virtual ~Companion() = default;
   // Options and files that it writes itself: none may be another file of the command.
-  virtual std::vector<std::pair<const char*, std::string>> files() const = 0;
+  virtual std::vector<io::Place> files() const = 0;
   // Before the first prompt: may add probes behind the recorder, and hooks to the session. leave() takes the hooks away.
   virtual void join(const Size& size, Session& session, const measure::Recorder& recorder, std::vector<Probe*>& probes) = 0;
   virtual void leave(Session& session) = 0;
