@@ -41,5 +41,6 @@ set(report_app ${copy}/apps/report/dist/index.html)
 add_custom_command(OUTPUT ${report_app} DEPENDS ${installed} ${files} ${in_folders}
   ${copies}
   COMMAND ${CMAKE_COMMAND} -E copy ${files} ${copy}/apps/report
-  COMMAND ${CMAKE_COMMAND} -E chdir ${copy}/apps/report ${SINKSCOPE_NPM} run --silent build
+  COMMAND ${CMAKE_COMMAND} -E chdir ${copy}/apps/report ${SINKSCOPE_NPM} run --silent build -- --logLevel warn
   COMMENT "Building the report's app" VERBATIM)
+add_custom_target(report_app DEPENDS ${report_app})

@@ -36,6 +36,12 @@ std::vector<std::string> wrapped(const std::string& text, double width, double s
   return lines;
 }
 
+// Its front, where it does not fit into a width.
+std::string shortened(const std::string& text, double width) {
+  const auto most = static_cast<size_t>(width / kLetter);
+  return text.size() <= most ? text : text.substr(0, most - 1) + "…";
+}
+
 // Panels one below the other: each is drawn at its place, and says how high it is.
 struct Panel {
   double height;
@@ -67,7 +73,10 @@ struct Scale {
   std::vector<double> ticks(int about) const {
     std::vector<double> all;
     if (logarithmic) {
-      for (double x = std::pow(10, std::ceil(std::log10(low) - 1e-9)); x <= high * (1 + 1e-9); x *= 10) all.push_back(x);
+      const bool is_short = high / low < 60;
+      for (double x = std::pow(10, std::floor(std::log10(low))); x <= high * (1 + 1e-9); x *= 10)
+        for (const double digit : {1, 2, 5})
+          if ((digit == 1 || is_short) && digit * x >= low * (1 - 1e-9) && digit * x <= high * (1 + 1e-9)) all.push_back(digit * x);
       return all;
     }
     const double raw = (high - low) / about, unit = std::pow(10, std::floor(std::log10(raw)));
@@ -77,14 +86,20 @@ struct Scale {
   }
 };
 
-// From a power of ten below all of them to one above.
+// Ends are 1, 2 or 5 times a power of ten.
+double rounded_down(double x) {
+  const double unit = std::pow(10, std::floor(std::log10(x)));
+  return unit * (x >= 5 * unit ? 5 : x >= 2 * unit ? 2 : 1);
+}
+double rounded_up(double x) { return 1 / rounded_down(1 / x); }
+
 Scale logarithms_of(const std::vector<Points>& lines, double from, double to) {
   double low = INFINITY, high = 0;
   for (const Points& line : lines)
     for (const auto& [x, y] : line)
       if (y > 0) low = std::min(low, y), high = std::max(high, y);
   if (!(high > 0)) low = 0.1, high = 1;
-  low = std::pow(10, std::floor(std::log10(low))), high = std::pow(10, std::ceil(std::log10(high)));
+  low = rounded_down(low), high = rounded_up(high);
   return {low, high > low ? high : 10 * low, from, to, true};
 }
 
@@ -214,7 +229,7 @@ std::vector<Panel> explained_panels(const json& explained) {
        {std::tuple("Length of hidden states behind each layer (-1: before the first)", "/hidden/norm_first", "/hidden/norm_median", "/hidden/norm_sinks"),
         {"Length of values (sinks drain theirs)", "/value_norm_first", "/value_norm_median", "/value_norm_sinks"}}) {
     std::vector<Curve> curves = {{"first token", over_layers(explained, first), {palette().series[1], 2}},
-                                 {"sink tokens", over_layers(explained, sinks), {palette().series[3], 1.5, "6 3"}},
+                                 {"sink tokens", over_layers(explained, sinks), {palette().ink, 1.5, "2 5"}},
                                  {"median of the others", over_layers(explained, median), {palette().series[0], 2}}};
     if (!curves[0].points.empty()) panels.push_back(curves_panel(title, "layer", std::move(curves)));
   }
@@ -224,7 +239,7 @@ std::vector<Panel> explained_panels(const json& explained) {
 Panel edits_panel(const json& ablated) {
   constexpr double kRow = 44;
   const json& edits = ablated.at("edits");
-  return {kRow * static_cast<double>(edits.size()) + 118, [&edits](Svg& svg, double top) {
+  return {kRow * static_cast<double>(edits.size()) + 84, [&edits](Svg& svg, double top) {
             size_t longest = 10;
             for (const json& e : edits) longest = std::max(longest, e.at("edit").get<std::string>().size());
             const double plot = top + 56, left = std::min(kMargin + kLetter * static_cast<double>(longest) + 20, kWidth * .5), right = kWidth - kMargin - 60;
@@ -260,7 +275,7 @@ Panel edits_panel(const json& ablated) {
               const json& e = edits[i];
               const double y = plot + kRow * (static_cast<double>(i) + .5);
               const bool has_control = e.at("control").is_object();
-              svg.text(left - 12, y + 4, e.at("edit").get<std::string>(), {.anchor = "end"});
+              svg.text(left - 12, y + 4, shortened(e.at("edit"), left - 12 - kMargin), {.anchor = "end"});
               dot(e, y - (has_control ? 7 : 0), edit_colour, edit_colour);
               if (has_control) dot(e.at("control"), y + 7, control_colour, palette().paper);
               svg.text(right + 10, y + 4, fmt::format("{:+.3f}", number(e.at("loss_change"))), {});
