@@ -62,7 +62,7 @@ class Reports(Test):
         self.assertLessEqual(abs(code / 255 - math.sqrt(min(max(alpha, 0), 1))), .5 / 255 + 1e-6, alpha)
 
     def test_the_documents_are_those_of_json(self):
-        for command, options in (("profile", []), ("profile", ["--explain", "--perturb", "0"]), ("explain", ["--perturb", "0"]), ("ablate", ["--edit", "mask:positions=0", "--controls", "1"])):
+        for command, options in (("profile", []), ("profile", ["--explain"]), ("explain", ["--perturb", "0"]), ("ablate", ["--edit", "mask:positions=0", "--controls", "1"])):
             with self.subTest(command, options=options):
                 self.works(command, MODEL, "text", "--length", "24", "--prompts", "2", *options, "--json", "out.json", "--report", "out.html")
                 with open(self.path("out.json"), "rb") as file:
@@ -298,7 +298,7 @@ class Pictures(Test):
 
     def test_what_explain_joins(self):
         _, alone, _, _ = self.picture("explain", "--perturb", "0")
-        _, joined, _, _ = self.picture("profile", "--explain", "--perturb", "0")
+        _, joined, _, _ = self.picture("profile", "--explain")
         self.assertTrue(any("hidden states" in text for text in alone) and any("hidden states" in text for text in joined))
         self.assertIn("position", joined)
         self.assertNotIn("position", alone)

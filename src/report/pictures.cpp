@@ -38,8 +38,10 @@ std::vector<std::string> wrapped(const std::string& text, double width, double s
 
 // Its front, where it does not fit into a width.
 std::string shortened(const std::string& text, double width) {
-  const auto most = static_cast<size_t>(width / kLetter);
-  return text.size() <= most ? text : text.substr(0, most - 1) + "…";
+  auto n = static_cast<size_t>(width / kLetter);
+  if (text.size() <= n) return text;
+  while (n > 0 && (text[n] & 0xC0) == 0x80) --n;  // no half characters
+  return text.substr(0, n) + "…";
 }
 
 // Panels one below the other: each is drawn at its place, and says how high it is.
