@@ -5,15 +5,18 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 
+#include <malloc.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "evaluation/evaluation.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "sweep/sweep.h"
@@ -71,6 +74,11 @@ int run_one(const RunConfig& config, const std::string& folder) {
   return 0;
 }
 
+void print_summary(const std::string& folder) {
+  std::ifstream summary(fs::path(folder) / "summary.md");
+  std::fputs(std::string(std::istreambuf_iterator<char>(summary), {}).c_str(), stdout);
+}
+
 // One process for each run, `jobs` of them at once: libtorch's state is the process's.
 int run_sweep(const std::string& file, const std::string& folder, int jobs) {
   const Sweep sweep = read_sweep(file);
@@ -105,11 +113,35 @@ int run_sweep(const std::string& file, const std::string& folder, int jobs) {
     running[child] = run.name;
   }
   while (!running.empty()) wait_for_one();
-  if (fs::exists(fs::path(folder) / "summary.md")) {
-    std::ifstream summary(fs::path(folder) / "summary.md");
-    std::fputs(std::string(std::istreambuf_iterator<char>(summary), {}).c_str(), stdout);
-  }
+  print_summary(folder);
   return interrupted ? kInterrupted : code;
+}
+
+int summarise(const std::string& file, const std::string& folder) {
+  write_summary(read_sweep(file), folder);
+  if (!fs::exists(fs::path(folder) / "summary.md")) throw InputError(fmt::format("'{}' holds no run of {}; give the folder that sweep --out named", folder, file));
+  print_summary(folder);
+  return 0;
+}
+
+// A table in markdown, a row for each run.
+int evaluate(const std::vector<std::string>& folders, const EvaluationOptions& o) {
+  std::string head = "| run | loss |", line = "\n|---|---|";
+  const auto column = [&](const std::string& name) { head += fmt::format(" {} |", name), line += "---|"; };
+  for (const std::string& type : o.types) column("rise, " + type);
+  column(fmt::format("loss behind {} tokens", o.window));
+  for (const int first : o.first) column(fmt::format("rise, last {} keys{}", o.window, first == 0 ? "" : fmt::format(" and first {}", first)));
+  std::fputs((head + line + "\n").c_str(), stdout);
+  for (const std::string& folder : folders) {
+    const Evaluation e = evaluate_run(folder, o);
+    std::string row = fmt::format("| {} | {:.4f} |", fs::path(folder).lexically_normal().filename().string(), e.loss);
+    for (const double loss : e.rounded) row += fmt::format(" {:.4f} |", loss - e.loss);
+    row += fmt::format(" {:.4f} |", e.loss_behind);
+    for (const double loss : e.streaming) row += fmt::format(" {:.4f} |", loss - e.loss_behind);
+    std::fputs((row + "\n").c_str(), stdout);
+    std::fflush(stdout);
+  }
+  return 0;
 }
 
 // The program beside this one; does not come back. argv: "prepare" and what follows it.
@@ -161,6 +193,21 @@ int main_of(int argc, char** argv) {
   sweep_command->add_option("--jobs", jobs, "runs at once")->capture_default_str()->check(CLI::Range(1, 64));
   sweep_command->callback([&] { chosen = [&] { return run_sweep(file, folder, jobs); }; });
 
+  CLI::App* summary_command = app.add_subcommand("summary", "Makes the table and the plots of a sweep again, of what its runs measured");
+  summary_command->add_option("FILE", file, "TOML file of the sweep")->required();
+  summary_command->add_option("--out", folder, "folder of the runs")->required();
+  summary_command->callback([&] { chosen = [&] { return summarise(file, folder); }; });
+
+  std::vector<std::string> folders;
+  EvaluationOptions evaluation;
+  CLI::App* evaluate_command = app.add_subcommand("evaluate", "What trained models lose by rounded weights, and without old keys");
+  evaluate_command->add_option("RUN", folders, "folders of runs")->required();
+  evaluate_command->add_option("--types", evaluation.types, "types of ggml that the layers' weights are rounded to")->delimiter(',')->capture_default_str();
+  evaluate_command->add_option("--window", evaluation.window, "last keys that remain")->capture_default_str();
+  evaluate_command->add_option("--first", evaluation.first, "first keys that remain too")->delimiter(',')->capture_default_str()->check(CLI::NonNegativeNumber);
+  evaluate_command->add_option("--contexts", evaluation.contexts, "contexts of the validation part")->capture_default_str()->check(CLI::Range(1, 4096));
+  evaluate_command->callback([&] { chosen = [&] { return evaluate(folders, evaluation); }; });
+
   app.add_subcommand("keys", "Lists the keys of a run, presets and attention variants")->callback([&] { chosen = list_keys; });
 
   try {
@@ -194,8 +241,17 @@ void spin_less(char** argv) {
   execv("/proc/self/exe", argv);  // where that fails, slower is all
 }
 
+// Tensors of a step are of the same sizes as those of the step before: their memory stays, in place of new pages each time.
+void keep_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+#endif
+}
+
 int main(int argc, char** argv) {
   spin_less(argv);
+  keep_memory();
   for (const int s : {SIGINT, SIGTERM}) std::signal(s, [](int) { sinkscope::train::interrupted = true; });
   return sinkscope::train::main_of(argc, argv);
 }

@@ -113,19 +113,25 @@ void Geometry::after(const attention::Call& call, const backend::Rope& rope, con
     }
   for (int k = 0; k < n; ++k) layer.n_row[k] += static_cast<float>(runs[k].end - runs[k].begin);
 
-  std::vector<float> cos, sin;
-  for (int position = 0; layer.rotated && position < std::max(n, call.first_key + call.n_query); ++position)
-    for (const double angle : rope.angle) {
-      cos.push_back(static_cast<float>(std::cos(angle * position)));
-      sin.push_back(static_cast<float>(std::sin(angle * position)));
-    }
-  const attention::Turns turns{rope.first, rope.second, cos, sin};
+  static const Angles kNone;
+  const Angles& angles = layer.rotated ? angles_up_to(std::max(n, call.first_key + call.n_query), rope.angle) : kNone;
+  const attention::Turns turns{rope.first, rope.second, angles.cos, angles.sin};
   const Keys keys(call, turns, kernels, n, n_thread_);
   for (int h = 0; h < call.n_head_kv; ++h) {
     std::copy_n(keys.norm.data() + static_cast<size_t>(h) * n, n, layer.key_norm.data() + static_cast<size_t>(h) * n_token_);
     std::copy_n(keys.value_norm.data() + static_cast<size_t>(h) * n, n, layer.value_norm.data() + static_cast<size_t>(h) * n_token_);
   }
   attention::run_tasks(call.n_head, n_thread_, [&](int head, int) { look(call, turns, head, keys, runs, layer); });
+}
+
+const Geometry::Angles& Geometry::angles_up_to(int n_position, const std::vector<double>& per_position) {
+  Angles& angles = angles_[per_position];
+  for (; angles.n_position < n_position; ++angles.n_position)
+    for (const double angle : per_position) {
+      angles.cos.push_back(static_cast<float>(std::cos(angle * angles.n_position)));
+      angles.sin.push_back(static_cast<float>(std::sin(angle * angles.n_position)));
+    }
+  return angles;
 }
 
 void Geometry::look(const attention::Call& call, const attention::Turns& turns, int head, const Keys& keys, std::span<const Run> runs, LayerGeometry& layer) const {

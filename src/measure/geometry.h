@@ -2,6 +2,7 @@
 // Formulas: docs/metrics.md.
 #pragma once
 
+#include <map>
 #include <set>
 #include <span>
 #include <vector>
@@ -69,6 +70,11 @@ class Geometry : public Probe, public backend::CallHook {
     int begin = 0, end = 0;           // queries of a batch that see a key
   };
   struct Keys;
+  struct Angles {
+    int n_position = 0;
+    std::vector<float> cos, sin;      // [n_position, pairs]
+  };
+  const Angles& angles_up_to(int n_position, const std::vector<double>& per_position);
   void look(const attention::Call& call, const attention::Turns& turns, int head, const Keys& keys, std::span<const Run> runs, LayerGeometry& layer) const;
 
   int n_thread_, n_token_ = 0;
@@ -77,6 +83,7 @@ class Geometry : public Probe, public backend::CallHook {
   const AttentionShape* shape_ = nullptr;
   std::vector<float> log_sum_;        // [n_head, n_query] of the present operation
   std::vector<RowView> rows_;         // [n_query]
+  std::map<std::vector<double>, Angles> angles_;  // by angle per position: layers of one model may differ
 };
 
 }  // namespace sinkscope::measure

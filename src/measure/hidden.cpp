@@ -19,11 +19,13 @@ constexpr std::string_view kMiddle[] = {"ffn_inp", "sa_out", "attn_residual"};
 
 bool is_one_of(std::string_view name, std::span<const std::string_view> names) { return std::ranges::find(names, name) != names.end(); }
 
-double norm_of(std::span<const float> row) {
+double dot(std::span<const float> a, std::span<const float> b) {
   double sum = 0;
-  for (const float x : row) sum += static_cast<double>(x) * x;
-  return std::sqrt(sum);
+#pragma omp simd reduction(+ : sum)
+  for (size_t i = 0; i < a.size(); ++i) sum += static_cast<double>(a[i]) * b[i];
+  return sum;
 }
+double norm_of(std::span<const float> row) { return std::sqrt(dot(row, row)); }
 
 // Batches as they lie in memory, row after row.
 void copy_rows(const TensorView& t, std::vector<float>& to) {
@@ -89,42 +91,43 @@ void HiddenRecorder::read(const TensorView& t, int index) {
     first_[index].assign(t.row(0), t.row(0) + n_embd_);
     if (keeps_states_) states_[index].assign(static_cast<size_t>(n_token_) * n_embd_, 0);
   }
-  constexpr int kRowsPerTask = 16;
+  constexpr int kRowsPerTask = 64;
+  const int n_task = (n + kRowsPerTask - 1) / kRowsPerTask;
   const double first_norm = norm_of(first_[index]);
-  attention::run_tasks((n + kRowsPerTask - 1) / kRowsPerTask, n_thread_, [&](int task, int) {
+  std::vector<double> sums(static_cast<size_t>(n_task) * n_embd_), squares(n_task);
+  attention::run_tasks(n_task, n_thread_, [&](int task, int) {
+    double* sum = sums.data() + static_cast<size_t>(task) * n_embd_;
+    std::vector<float> magnitudes(n_embd_);
     for (int i = task * kRowsPerTask; i < std::min(n, (task + 1) * kRowsPerTask); ++i) {
-      const float* row = t.row(i);
-      read_row(row, first + i, record);
-      double dot = 0;
-      for (int d = 0; d < n_embd_; ++d) dot += static_cast<double>(row[d]) * first_[index][d];
-      const double lengths = first_norm * record.norm[first + i];
-      record.cos_first[first + i] = lengths > 0 ? static_cast<float>(dot / lengths) : 0;
-      if (keeps_states_) std::copy_n(row, n_embd_, states_[index].data() + static_cast<size_t>(first + i) * n_embd_);
+      const std::span<const float> row(t.row(i), n_embd_);
+      const double norm = norm_of(row), lengths = first_norm * norm;
+      record.norm[first + i] = static_cast<float>(norm);
+      record.cos_first[first + i] = lengths > 0 ? static_cast<float>(dot(row, first_[index]) / lengths) : 0;
+      read_magnitudes(row, first + i, magnitudes, record);
+      for (int d = 0; d < n_embd_; ++d) sum[d] += row[d];
+      squares[task] += norm * norm;
+      if (keeps_states_) std::ranges::copy(row, states_[index].begin() + static_cast<std::ptrdiff_t>(first + i) * n_embd_);
     }
   });
-  for (int i = 0; i < n; ++i)
-    for (int d = 0; d < n_embd_; ++d) {
-      const double x = t.row(i)[d];
-      record.sum[d] += x;
-      record.sum_squares += x * x;
-    }
+  for (int task = 0; task < n_task; ++task) {  // in order: the same bits for any number of threads
+    for (int d = 0; d < n_embd_; ++d) record.sum[d] += sums[static_cast<size_t>(task) * n_embd_ + d];
+    record.sum_squares += squares[task];
+  }
   n_seen_[index] = first + n;
 }
 
-void HiddenRecorder::read_row(const float* row, int position, HiddenRecord& record) const {
-  std::vector<float> magnitude(n_embd_);
-  for (int d = 0; d < n_embd_; ++d) magnitude[d] = std::abs(row[d]);
+void HiddenRecorder::read_magnitudes(std::span<const float> row, int position, std::span<float> magnitudes, HiddenRecord& record) const {
+  for (int d = 0; d < n_embd_; ++d) magnitudes[d] = std::abs(row[d]);
   std::array<Peak, kPeaks>& peaks = record.peaks[position];
   peaks = {};
   for (int d = 0; d < n_embd_; ++d) {
-    if (peaks.back().dim >= 0 && magnitude[d] <= std::abs(peaks.back().value)) continue;
+    if (peaks.back().dim >= 0 && magnitudes[d] <= std::abs(peaks.back().value)) continue;
     int p = kPeaks - 1;
-    for (; p > 0 && (peaks[p - 1].dim < 0 || magnitude[d] > std::abs(peaks[p - 1].value)); --p) peaks[p] = peaks[p - 1];
+    for (; p > 0 && (peaks[p - 1].dim < 0 || magnitudes[d] > std::abs(peaks[p - 1].value)); --p) peaks[p] = peaks[p - 1];
     peaks[p] = {row[d], d};
   }
-  record.norm[position] = static_cast<float>(norm_of({row, static_cast<size_t>(n_embd_)}));
-  std::nth_element(magnitude.begin(), magnitude.begin() + n_embd_ / 2, magnitude.end());
-  record.median[position] = magnitude[n_embd_ / 2];
+  std::nth_element(magnitudes.begin(), magnitudes.begin() + n_embd_ / 2, magnitudes.end());
+  record.median[position] = magnitudes[n_embd_ / 2];
 }
 
 void HiddenRecorder::find_steps(const TensorView& t, int layer) {

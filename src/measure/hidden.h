@@ -59,7 +59,7 @@ class HiddenRecorder : public TensorHook {
 
  private:
   void read(const TensorView& tensor, int record);
-  void read_row(const float* row, int position, HiddenRecord& record) const;
+  void read_magnitudes(std::span<const float> row, int position, std::span<float> scratch, HiddenRecord& record) const;
   void find_steps(const TensorView& tensor, int layer);
 
   int n_thread_, n_token_ = 0, n_embd_ = 0;

@@ -162,6 +162,7 @@ Tensor LanguageModelImpl::visible(int64_t n) const {
   Tensor seen = distance >= 0;
   if (config.window > 0) seen = seen.logical_and(distance < config.window);
   if (config.prefix > 0) seen = seen.logical_or((at.view({-1, 1}) < config.prefix).logical_and(at.view({1, -1}) < config.prefix));
+  if (remains.last > 0) seen = seen.logical_and((distance < remains.last).logical_or(at.view({1, -1}) < remains.first));
   return seen;
 }
 

@@ -96,6 +96,10 @@ class LanguageModelImpl : public torch::nn::Module {
   std::vector<Layer> layers;
   RmsNorm norm{nullptr};
   torch::nn::Linear output{nullptr};
+  // Keys that a query still sees, besides what the model was trained to see: the last ones, and the first ones. last = 0: all.
+  struct Remains {
+    int last = 0, first = 0;
+  } remains;
   // [n, n]: which keys a query may see.
   torch::Tensor visible(int64_t n) const;
 };

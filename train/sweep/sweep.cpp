@@ -141,9 +141,9 @@ Sweep read_sweep(const std::string& path) {
   } catch (const toml::parse_error& e) {
     throw InputError(fmt::format("{}, line {}: this is not TOML ({}); write key = value", path, e.source().begin.line, e.description()));
   }
-  Sweep sweep{.title = table["title"].value_or(fs::path(path).stem().string()), .runs = {}};
+  Sweep sweep{.title = table["title"].value_or(fs::path(path).stem().string()), .equal_loss = table["equal_loss"].value_or(false), .runs = {}};
   const auto grid = combinations(table["grid"].as_table(), path), list = variants_of(table.get("variants"), path);
-  for (const char* ours : {"title", "grid", "variants"}) table.erase(ours);
+  for (const char* ours : {"title", "equal_loss", "grid", "variants"}) table.erase(ours);
   std::ostringstream rest;
   rest << table;
   const RunConfig base = parse_run_config(rest.str(), path);
@@ -169,26 +169,65 @@ Sweep read_sweep(const std::string& path) {
   return sweep;
 }
 
-void write_summary(const Sweep& sweep, const std::string& folder) {
-  const std::vector<Group> groups = finished(sweep, folder);
-  if (groups.empty()) return;
-  std::string text = fmt::format("# {}\n\n| variant | seeds | M tokens | sinks set in at, M tokens |", sweep.title), line = "\n|---|---|---|---|";
+namespace {
+
+// Between two neighbours of a curve: `share` of the way from the measurement before `at` to it.
+struct Place {
+  size_t at = 0;
+  double share = 1;
+  double read(const std::vector<Measurement>& curve, double (*of)(const Measurement&)) const {
+    return at == 0 ? of(curve[0]) : (1 - share) * of(curve[at - 1]) + share * of(curve[at]);
+  }
+};
+
+double loss_of(const Measurement& m) { return m.validation; }
+double tokens_of(const Measurement& m) { return static_cast<double>(m.tokens) / 1e6; }
+
+Place end_of(const std::vector<Measurement>& curve) { return {.at = curve.size() - 1}; }
+
+// Where the loss first comes down to `loss`.
+Place place_of(double loss, const std::vector<Measurement>& curve) {
+  for (size_t i = 0; i < curve.size(); ++i)
+    if (loss_of(curve[i]) <= loss) return {.at = i, .share = i == 0 ? 1 : (loss_of(curve[i - 1]) - loss) / (loss_of(curve[i - 1]) - loss_of(curve[i]))};
+  return end_of(curve);
+}
+
+// A row for each group, of what `place(curve)` says each run has come to.
+template <class PlaceOf>
+std::string table_of(const std::vector<Group>& groups, const PlaceOf& place) {
+  std::string text = "| variant | seeds | M tokens | sinks set in at, M tokens |", line = "\n|---|---|---|---|";
   for (const auto& c : kColumns) text += fmt::format(" {} |", c.head), line += "---|";
   text += line + "\n";
   for (const Group& group : groups) {
     Spread tokens, set_in;
     for (const auto& curve : group.curves) {
-      tokens.add(static_cast<double>(curve.back().tokens) / 1e6);
-      if (const int at = onset(curve); at >= 0) set_in.add(static_cast<double>(curve[at].tokens) / 1e6);
+      tokens.add(place(curve).read(curve, tokens_of));
+      if (const int at = onset(curve); at >= 0) set_in.add(tokens_of(curve[at]));
     }
     text += fmt::format("| {} | {} | {} | {} |", group.name, group.curves.size(), tokens.text(1),
                         set_in.n == 0 ? "never" : set_in.text(1) + (set_in.n < static_cast<int>(group.curves.size()) ? fmt::format(", {} of {}", set_in.n, group.curves.size()) : ""));
     for (const auto& c : kColumns) {
       Spread spread;
-      for (const auto& curve : group.curves) spread.add(c.of(curve.back()));
+      for (const auto& curve : group.curves) spread.add(place(curve).read(curve, c.of));
       text += fmt::format(" {} |", spread.text(c.digits));
     }
     text += "\n";
+  }
+  return text;
+}
+
+}  // namespace
+
+void write_summary(const Sweep& sweep, const std::string& folder) {
+  const std::vector<Group> groups = finished(sweep, folder);
+  if (groups.empty()) return;
+  std::string text = fmt::format("# {}\n\nAt the end of each run:\n\n{}", sweep.title, table_of(groups, end_of));
+  if (sweep.equal_loss) {
+    double loss = 0;
+    for (const Group& group : groups)
+      for (const auto& curve : group.curves) loss = std::max(loss, loss_of(curve.back()));
+    text += fmt::format("\nWhere each run's loss first came down to {:.3f}, the largest that one of them ended with:\n\n{}", loss,
+                        table_of(groups, [loss](const std::vector<Measurement>& curve) { return place_of(loss, curve); }));
   }
   AtomicFile file((fs::path(folder) / "summary.md").string());
   file.write(text);

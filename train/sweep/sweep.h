@@ -18,15 +18,16 @@ struct SweepRun {
 
 struct Sweep {
   std::string title;
+  bool equal_loss = false;                                 // the summary compares them at equal loss too
   std::vector<SweepRun> runs;
 };
 
-// A TOML file: title, the keys of a run, and [grid] with lists of values ("model.attention" = ["softmax", "sigmoid"]), or
+// A TOML file: title, equal_loss, the keys of a run, and [grid] with lists of values ("model.attention" = ["softmax", "sigmoid"]), or
 // [[variants]], tables of single values that are tried one by one; both together multiply. Throws InputError as read_run_config().
 Sweep read_sweep(const std::string& path);
 
-// Of the runs that are finished: one markdown table, means over seeds with the least and the largest, and by SVG the curves over
-// tokens of `alpha`, `sink_rate`, `loss` and the residual peak. Written beside the runs: summary.md and *.svg.
+// Of what the runs have measured: markdown tables, means over seeds with the least and the largest, and an SVG for each column, over
+// tokens. Written beside the runs: summary.md and *.svg.
 void write_summary(const Sweep& sweep, const std::string& folder);
 
 }  // namespace sinkscope::train

@@ -19,6 +19,10 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& targets, bool each = fa
 
 }  // namespace
 
+Tensor next_token_losses(const Tensor& logits, const Tensor& tokens) {
+  return cross_entropy(logits, tokens.narrow(1, 1, logits.size(1)), /*each=*/true).view({logits.size(0), -1});
+}
+
 Tensor next_token_loss(const Tensor& logits, const Tensor& tokens, int prefix) {
   const int64_t first = std::max(prefix - 1, 0), n = logits.size(1) - first;
   return cross_entropy(logits.narrow(1, first, n), tokens.narrow(1, first + 1, n));

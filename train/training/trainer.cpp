@@ -77,11 +77,28 @@ class Autocast {
   bool on_;
 };
 
+// `read` takes from the archive what it needs.
+template <class Read>
+void read_checkpoint(const std::string& path, const Read& read) {
+  try {
+    torch::serialize::InputArchive archive;
+    archive.load_from(path);
+    read(archive);
+  } catch (const c10::Error&) {
+    throw InputError(fmt::format("'{}' is no checkpoint of this run; delete it to start again", path));
+  }
+}
+
+// Diffusion models have one token more, the mask.
+LanguageModel made_model(const RunConfig& c, const TokenFile& data) {
+  return LanguageModel(c.model, data.n_vocab() + (c.model.diffusion ? 1 : 0), c.data.context, c.training.seed);
+}
+
 class Trainer {
  public:
   Trainer(const RunConfig& config, const std::string& folder)
       : c_(config), folder_(folder), data_(config.data.folder), packing_(data_, config.data.packing, config.training.seed),
-        model_(config.model, data_.n_vocab() + (config.model.diffusion ? 1 : 0), config.data.context, config.training.seed), optimizer_(groups(), torch::optim::AdamWOptions(config.training.rate)) {
+        model_(made_model(config, data_)), optimizer_(groups(), torch::optim::AdamWOptions(config.training.rate)) {
     mask_token_ = torch::tensor(int64_t{data_.n_vocab()});
     n_step_ = std::max<int64_t>(1, c_.training.tokens / tokens_of_step());
     n_flop_ = 6.0 * static_cast<double>(model_->n_parameter());
@@ -215,9 +232,8 @@ class Trainer {
 
   void load() {
     if (!fs::exists(path("checkpoint.pt"))) return;
-    try {
-      torch::serialize::InputArchive archive, weights, moments;
-      archive.load_from(path("checkpoint.pt"));
+    read_checkpoint(path("checkpoint.pt"), [&](torch::serialize::InputArchive& archive) {
+      torch::serialize::InputArchive weights, moments;
       archive.read("model", weights);
       archive.read("optimizer", moments);
       model_->load(weights);
@@ -227,9 +243,7 @@ class Trainer {
       archive.read("loss", loss);
       step_ = step.item<int64_t>();
       loss_sum_ = loss[0].item<double>(), n_loss_ = std::llround(loss[1].item<double>()), loss_ = loss[2].item<double>();
-    } catch (const c10::Error&) {
-      throw InputError(fmt::format("'{}' is no checkpoint of this run; delete it to start again", path("checkpoint.pt")));
-    }
+    });
     for (const Measurement& m : read_telemetry(folder_))
       if (m.step <= step_) curve_.push_back(m);
   }
@@ -257,6 +271,21 @@ class Trainer {
 Outcome train(const RunConfig& config, const std::string& folder, const Watch& watch) {
   at::set_num_threads(config.training.threads > 0 ? config.training.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   return Trainer(config, folder).run(watch);
+}
+
+LoadedRun load_run(const std::string& folder) {
+  const RunConfig config = read_run_config((fs::path(folder) / "run.toml").string());
+  auto data = std::make_unique<TokenFile>(config.data.folder);
+  LanguageModel model = made_model(config, *data);
+  const std::string checkpoint = (fs::path(folder) / "checkpoint.pt").string();
+  if (!fs::exists(checkpoint)) throw InputError(fmt::format("'{}' has no checkpoint.pt; give the folder of a run that has trained", folder));
+  read_checkpoint(checkpoint, [&](torch::serialize::InputArchive& archive) {
+    torch::serialize::InputArchive weights;
+    archive.read("model", weights);
+    model->load(weights);
+  });
+  model->eval();
+  return {config, std::move(data), model};
 }
 
 std::vector<Measurement> read_telemetry(const std::string& folder) {

@@ -7,11 +7,14 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "config/run_config.h"
+#include "data/token_file.h"
+#include "model/model.h"
 #include "training/telemetry.h"
 
 namespace sinkscope::train {
@@ -36,6 +39,14 @@ struct Outcome {
 // Trains in `folder`, or goes on where its checkpoint stands: to the same bits as without a stop, for the same number of threads.
 // Throws InputError for a folder of another run, and for wrong data.
 Outcome train(const RunConfig& config, const std::string& folder, const Watch& watch = {});
+
+// The model of a run's folder, as its last checkpoint has it, and the tokens that it was trained on. Throws InputError.
+struct LoadedRun {
+  RunConfig config;
+  std::unique_ptr<TokenFile> data;
+  LanguageModel model;
+};
+LoadedRun load_run(const std::string& folder);
 
 // Of a run's folder. Throws InputError.
 std::vector<Measurement> read_telemetry(const std::string& folder);
