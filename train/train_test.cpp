@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "config/run_config.h"
+#include "evaluation/evaluation.h"
 #include "export/gguf.h"
 #include "model/model.h"
 #include "sinkscope/error.h"
@@ -141,6 +142,23 @@ TEST(Variants, APrefixSeesItself) {
   EXPECT_FALSE(seen[8][9].item<bool>());
 }
 
+TEST(Model, ForgettingIsAWindow) {
+  ModelConfig windowed = small("softmax");
+  windowed.window = 5;
+  torch::manual_seed(2);
+  LanguageModel trained = shaken(windowed);
+  torch::manual_seed(2);
+  LanguageModel forgetful = shaken(small("softmax"));
+  const Tensor tokens = some_tokens().narrow(1, 0, kContext);
+  EXPECT_GT((trained(tokens) - forgetful(tokens)).abs().max().item<float>(), 0);
+  forgetful->remains = {.last = 5};
+  EXPECT_EQ((trained(tokens) - forgetful(tokens)).abs().max().item<float>(), 0);
+  forgetful->remains.first = 2;
+  const Tensor seen = forgetful->visible(kContext);
+  EXPECT_EQ(seen[20].sum().item<int64_t>(), 7);
+  EXPECT_TRUE(seen[20][1].item<bool>() && seen[20][16].item<bool>());
+}
+
 // --- runs
 
 class Run : public testing::Test {
@@ -231,6 +249,23 @@ TEST_F(Run, KilledAtAnyMomentItGoesOnToTheSameBits) {
   }
   EXPECT_GT(n_kill, 0);
   EXPECT_EQ(bytes(whole / "model.gguf"), bytes(killed / "model.gguf"));
+}
+
+TEST_F(Run, IsEvaluatedWithRoundedWeightsAndWithoutOldKeys) {
+  RunConfig c = tiny();
+  c.model.d_model = 32, c.model.d_ff = 64;
+  const std::string at = (folder() / "evaluated").string();
+  EXPECT_THROW(evaluate_run(at, {}), InputError);
+  ASSERT_TRUE(train(c, at).finished);
+  const Evaluation e = evaluate_run(at, {.types = {"q8_0", "q4_0"}, .window = kContext - 1, .first = {0, 1}, .contexts = 8});
+  EXPECT_LT(e.loss, std::log(512.0));
+  EXPECT_NEAR(e.rounded[0], e.loss, 1e-3);
+  EXPECT_NE(e.rounded[1], e.loss);
+  EXPECT_NE(e.streaming[0], e.loss_behind);
+  EXPECT_EQ(e.streaming[1], e.loss_behind);  // the last 23 keys and the first: all of 24
+  EXPECT_THROW(evaluate_run(at, {.types = {"q4_K"}, .window = 8}), UsageError);  // blocks of 256
+  EXPECT_THROW(evaluate_run(at, {.types = {"f16"}, .window = 8}), UsageError);
+  EXPECT_THROW(evaluate_run(at, {.window = kContext}), UsageError);
 }
 
 // What can be a GGUF file, and what it becomes.
