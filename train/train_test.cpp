@@ -277,6 +277,10 @@ class Export : public Run, public testing::WithParamInterface<Exported> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, Export, testing::Values(
     Exported{"plain", "llama", [](ModelConfig&) {}}, Exported{"untied", "llama", [](ModelConfig& c) { c.tied = false; }},
     Exported{"off_by_one", "llama", [](ModelConfig& c) { c.attention = "softmax1"; }}, Exported{"sink_logit", "llama", [](ModelConfig& c) { c.attention = "sink_logit"; }},
+    Exported{"kv_bias", "llama", [](ModelConfig& c) { c.attention = "kv_bias"; }}, Exported{"k_bias", "llama", [](ModelConfig& c) { c.attention = "k_bias"; }},
+    Exported{"v_bias", "llama", [](ModelConfig& c) { c.attention = "v_bias"; }}, Exported{"sigmoid", "llama", [](ModelConfig& c) { c.attention = "sigmoid"; }},
+    Exported{"kv_bias_qk_norm", "qwen3", [](ModelConfig& c) { c.attention = "kv_bias", c.qk_norm = "before"; }},
+    Exported{"sigmoid_diffusion", "llada", [](ModelConfig& c) { c.attention = "sigmoid", c.diffusion = true; }},
     Exported{"experts", "llama", [](ModelConfig& c) { c.n_expert = 4; }}, Exported{"qk_norm", "qwen3", [](ModelConfig& c) { c.qk_norm = "before"; }},
     Exported{"qwen_experts", "qwen3moe", [](ModelConfig& c) { c.n_expert = 4, c.qk_norm = "before"; }},
     Exported{"hunyuan", "hunyuan-moe", [](ModelConfig& c) { c.n_expert = 4, c.n_expert_shared = 1, c.qk_norm = "behind"; }},
@@ -330,6 +334,9 @@ TEST_P(Export, GivesTheSameLogitsAndMetrics) {
   EXPECT_NEAR(m.alpha, profiled.sink_rate.alpha_by_position[0], 1e-3 * m.alpha);
   EXPECT_NEAR(m.alpha_null, profiled.sink_rate.uniform_alpha_by_position[0], 1e-6);
   EXPECT_NEAR(m.sink_rate, profiled.sink_rate.first, 1e-3);
+  EXPECT_NEAR(m.mass, profiled.mass, 1e-3 * m.mass);
+  if (profiled.learned_sink) EXPECT_NEAR(1 - m.mass, profiled.learned_sink->alpha, 1e-3 * (1 - m.mass));
+  EXPECT_EQ(profiled.learned_sink.has_value(), variant(c.attention).sink_logit || variant(c.attention).key_bias || variant(c.attention).value_bias || c.attention == "softmax1");
   double strongest = 0;
   for (const LayerProfile& layer : profiled.layers)
     for (const HeadProfile& head : layer.heads) strongest = std::max(strongest, head.alpha_first);

@@ -29,7 +29,7 @@ struct AttentionShape {
   // A head's tiles are shared out over slots: tiles of one slot come in order, different slots may come at once.
   int slots_per_head = 0;
   int n_slot = 0;            // of the heads that come together, as merge() says
-  bool learned_sink = false; // a learned logit takes part in every row's softmax
+  bool learned_sink = false; // a learned column takes part in every row's softmax: a logit, or a key and a value (KV bias)
   std::span<const RowView> rows;         // [n_plane, n_query], n_plane masks
   std::span<const uint32_t> key_n_row;   // [n_plane, n_key] queries that can see the key
   int n_plane_stream = 1, n_plane_head = 1;  // n_plane = n_plane_stream * n_plane_head
@@ -38,7 +38,8 @@ struct AttentionShape {
 };
 
 // Finished weights of one head: n_row consecutive queries against the keys [key_begin, key_end).
-// A row sums to 1, or to 1 - learned_sink_mass; what a query cannot see is 0; a query that sees nothing has a row of 0.
+// A row sums to 1, or to 1 - learned_sink_mass, or with sigmoid attention to anything; what a query cannot see is 0; a query that sees
+// nothing has a row of 0.
 struct Tile {
   int stream, head;
   int slot;                        // 0 .. n_slot - 1
@@ -46,7 +47,7 @@ struct Tile {
   int key_begin, key_end;
   const float* weights;            // [n_row, stride], column 0 is key_begin
   size_t stride;
-  const float* entropy;            // [n_row] in nats, over the keys and the learned sink
+  const float* entropy;            // [n_row] in nats, over the keys and the learned sink; with sigmoid attention, of shares of the row's sum
   const float* largest_weight;     // [n_row] of a key
   const float* learned_sink_mass;  // [n_row] share of the row that the learned sink takes, else 0
   const float* log_sum;            // [n_row] ln of the sum of e^logit, over the keys and the learned sink

@@ -152,6 +152,7 @@ struct Profile {
   std::vector<PromptTokens> prompts;     // without control prompts
   SinkRate sink_rate;
   FirstShare first;
+  double mass = 0;                       // mean sum of a row's weights on keys: 1, less what learned sinks take; of sigmoid any number
   double strongest_is_first = 0;         // %FirstAttn over all
   std::optional<Interval> strongest_is_first_ci95;
   std::optional<LearnedSink> learned_sink;

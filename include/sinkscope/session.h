@@ -31,6 +31,7 @@ struct ModelInfo {
   std::string architecture;  // GGUF's general.architecture
   std::string name;          // GGUF's general.name, else the file's
   std::string file_type;     // quantisation, as llama.cpp names it
+  std::string attention;     // sinkscope.attention.kind (docs/training.md): off-by-one, sink-logits, kv-bias, sigmoid; else softmax
   int n_layer = 0;
   int n_head = 0, n_head_kv = 0;  // the largest of any layer
   int n_embd = 0, n_vocab = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "attention/operation.h"
 
@@ -64,7 +65,23 @@ void Operation::scaled_queries(int stream, int head, int first_query, int n_quer
   }
 }
 
-void Operation::softmax_rows(const Tile& tile, float* weights, const RowValues& values) const {
+float Operation::learned_logit(int stream, int head, int query) const {
+  const float *q = call.query(stream, head, query), *key = call.learned_key + static_cast<size_t>(head / group()) * call.d_key;
+  return call.scale * std::inner_product(q, q + call.d_key, key, 0.0f);
+}
+
+void Operation::add_learned_value(int head, float mass, float* out) const {
+  const HeadEdit edit = call.edits.empty() ? HeadEdit{} : call.edits[head];
+  if (!call.learned_value || edit.learned_sink || edit.silent) return;
+  const float* value = call.learned_value + static_cast<size_t>(head / group()) * call.d_value;
+  for (int d = 0; d < call.d_value; ++d) out[d] += mass * value[d];
+}
+
+void Operation::weigh_row(const Tile& tile, const RowTask& task, float* row, const RowValues& values) const {
+  (call.sigmoid ? kernels.sigmoid_row : kernels.softmax_row)(row, tile.key_begin, tile.key_end, task, values);
+}
+
+void Operation::weigh_rows(const Tile& tile, float* weights, const RowValues& values) const {
   const float slope = alibi_slope(call, tile.head);
   for (int r = 0; r < tile.n_row; ++r) {
     RowTask task{.view = view(tile.stream, tile.head, tile.first_query + r), .mask = nullptr, .slope = slope,
@@ -72,8 +89,10 @@ void Operation::softmax_rows(const Tile& tile, float* weights, const RowValues& 
     task.view.begin = std::clamp(task.view.begin, tile.key_begin, tile.key_end);
     task.view.end = std::clamp(task.view.end, task.view.begin, tile.key_end);
     if (!task.view.plain) task.mask = call.mask.row(tile.stream, tile.head, tile.first_query + r);
+    const float learned = call.learned_key ? learned_logit(tile.stream, tile.head, tile.first_query + r) : 0;
+    if (call.learned_key) task.learned_sink = &learned;
     float* row = weights + static_cast<size_t>(r) * tile.stride;
-    if (call.edits.empty()) kernels.softmax_row(row, tile.key_begin, tile.key_end, task, values.at(r));
+    if (call.edits.empty()) weigh_row(tile, task, row, values.at(r));
     else edited_row(call.edits[tile.head], tile, r, task, row, values.at(r));
   }
 }
@@ -90,7 +109,7 @@ void Operation::edited_row(const HeadEdit& edit, const Tile& tile, int r, RowTas
     }
   }
   if (edit.learned_sink) task.learned_sink = edit.learned_sink;
-  kernels.softmax_row(row, tile.key_begin, tile.key_end, task, values);
+  weigh_row(tile, task, row, values);
   if (!edit.calmed.empty()) calm(edit, row - tile.key_begin, tile.key_begin, tile.key_end, values);
   if (!edit.silent) return;
   std::fill(row, row + (tile.key_end - tile.key_begin), 0.0f);
@@ -108,15 +127,19 @@ void Operation::calm(const HeadEdit& edit, float* weights, int begin, int end, c
   const double others = 1 + (1 - edit.calm) * lost / kept, calmed = edit.calm / others;
   for (const int k : edit.calmed)
     if (k >= begin && k < end) weights[k] = static_cast<float>(weights[k] * calmed);
-  double entropy = 0;
+  double weighted = 0, total = 0;
   float largest = 0;
+  const auto count = [&](double w) {
+    total += w;
+    if (w > 0) weighted += w * std::log(w);
+  };
   for (int k = begin; k < end; ++k) {
     if (k > 0) weights[k] = static_cast<float>(weights[k] * others);
     largest = std::max(largest, weights[k]);
-    if (weights[k] > 0) entropy -= weights[k] * std::log(weights[k]);
+    count(weights[k]);
   }
-  if (*values.learned_sink_mass > 0) entropy -= *values.learned_sink_mass * std::log(*values.learned_sink_mass);
-  *values.entropy = static_cast<float>(entropy);
+  count(*values.learned_sink_mass);
+  *values.entropy = static_cast<float>(std::log(total) - weighted / total);
   *values.largest_weight = largest;
 }
 
@@ -127,7 +150,7 @@ void attend(const Call& call, std::span<Probe* const> probes, const Kernels& ker
                       .shape = {.layer = call.layer, .n_stream = call.n_stream, .n_query = call.n_query,
                                 .n_key = call.n_key, .n_head = call.n_head, .n_head_kv = call.n_head_kv,
                                 .d_key = call.d_key, .d_value = call.d_value,
-                                .learned_sink = call.learned_sink != nullptr, .rows = {}, .key_n_row = {}}};
+                                .learned_sink = call.learned_sink || call.learned_key, .rows = {}, .key_n_row = {}}};
   read_masks(call, kernels, n_thread, work, operation.shape);
   try {
     if (way == Way::best && call.n_query <= kFewQueries) attend_by_keys(operation);

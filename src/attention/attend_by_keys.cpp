@@ -163,7 +163,7 @@ class ByKeys {
                     .stride = static_cast<size_t>(stride_), .entropy = of_rows.entropy,
                     .largest_weight = of_rows.largest_weight,
                     .learned_sink_mass = of_rows.learned_sink_mass, .log_sum = of_rows.log_sum};
-    op_.softmax_rows(tile, weights, of_rows);
+    op_.weigh_rows(tile, weights, of_rows);
     for (Probe* probe : op_.probes) probe->see(tile);
   }
 
@@ -185,12 +185,14 @@ class ByKeys {
     const Operation::Keys keys = keys_of(stream);
     const int n_chunk = (keys.end - keys.begin + kKeysPerChunk - 1) / kKeysPerChunk;
     for (int r = 0; r < n_row_; ++r) {
-      float* out = call_.output(stream, r % call_.n_query, head_kv * op_.group() + r / call_.n_query);
+      const int head = head_kv * op_.group() + r / call_.n_query;
+      float* out = call_.output(stream, r % call_.n_query, head);
       std::fill_n(out, call_.d_value, 0.0f);
       for (int c = 0; c < n_chunk; ++c) {
         const float* from = partial_of(stream, c, head_kv) + static_cast<size_t>(r) * d_value_;
         for (int d = 0; d < call_.d_value; ++d) out[d] += from[d];
       }
+      op_.add_learned_value(head, of_rows_.learned_sink_mass[row_of(stream, head_kv) + r], out);
     }
   }
 

@@ -122,7 +122,7 @@ class ByTiles {
                       .entropy = s.of_rows.entropy, .largest_weight = s.of_rows.largest_weight,
                       .learned_sink_mass = s.of_rows.learned_sink_mass, .log_sum = s.of_rows.log_sum};
       scores(tile, s);
-      op_.softmax_rows(tile, s.weights, s.of_rows);
+      op_.weigh_rows(tile, s.weights, s.of_rows);
       for (Probe* probe : op_.probes) probe->see(tile);
       weighted_values(tile, s);
     }
@@ -138,9 +138,11 @@ class ByTiles {
     if (tile.key_begin >= tile.key_end) std::fill_n(s.values, static_cast<size_t>(tile.n_row) * padded_value_, 0.0f);
     kernels_.weighted_values(s.weights, tile.stride, tile.n_row, tile.key_begin, tile.key_end, padded_key_,
                              work_.value_panels.get(0), call_.d_value, s.values);
-    for (int r = 0; r < tile.n_row; ++r)
-      std::copy_n(s.values + static_cast<size_t>(r) * padded_value_, call_.d_value,
-                  call_.output(tile.stream, tile.first_query + r, tile.head));
+    for (int r = 0; r < tile.n_row; ++r) {
+      float* out = call_.output(tile.stream, tile.first_query + r, tile.head);
+      std::copy_n(s.values + static_cast<size_t>(r) * padded_value_, call_.d_value, out);
+      op_.add_learned_value(tile.head, s.of_rows.learned_sink_mass[r], out);
+    }
   }
 
   Operation& op_;

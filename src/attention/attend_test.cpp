@@ -48,6 +48,7 @@ struct Case {
   bool learned_sink = false;
   float max_bias = 0, soft_cap = 0;
   bool edited = false;  // another edit for each head
+  bool learned_key = false, sigmoid = false;
 };
 
 // Owns what a Call points to.
@@ -65,6 +66,8 @@ class Operands {
     fill(k_, n_k * c.d_key);
     fill(v_, n_k * c.d_value);
     fill(learned_sink_, c.n_head);
+    fill(learned_key_, static_cast<size_t>(c.n_head_kv) * c.d_key);
+    fill(learned_value_, static_cast<size_t>(c.n_head_kv) * c.d_value);
     out.assign(n_q * c.d_value, -1);
 
     call.layer = 3;
@@ -85,6 +88,8 @@ class Operands {
     call.max_bias = c.max_bias;
     call.soft_cap = c.soft_cap;
     call.learned_sink = c.learned_sink ? learned_sink_.data() : nullptr;
+    if (c.learned_key) call.learned_key = learned_key_.data(), call.learned_value = learned_value_.data();
+    call.sigmoid = c.sigmoid;
     call.out = out.data();
     if (c.masking != Masking::none) make_mask(c, random);
     call.first_key = c.n_key - c.n_query;
@@ -158,7 +163,7 @@ class Operands {
     call.edits = edits_;
   }
 
-  std::vector<float> q_, k_, v_, learned_sink_, bias_;
+  std::vector<float> q_, k_, v_, learned_sink_, learned_key_, learned_value_, bias_;
   std::vector<HeadEdit> edits_;
   const std::vector<int> calmed_ = {3, 5, 11};
   std::vector<std::byte> k_coded_, v_coded_;
@@ -229,6 +234,13 @@ const Case kCases[] = {
     {"q4_0", 1, 30, 50, 4, 2, 96, 32, Element::q4_0},
     {"edited", 1, 30, 60, 6, 3, 32, 32, Element::f16, Masking::causal, false, false, 0, 0, true},
     {"edited_soft_cap_holes_learned_sink", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::holes, false, true, 0, 5, true},
+    {"learned_key", 2, 30, 50, 4, 2, 32, 24, Element::f16, Masking::causal, false, false, 0, 0, false, true},
+    {"learned_key_alone_is_seen", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::blind_rows, false, false, 0, 0, false, true},
+    {"learned_key_edited_holes", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::holes, false, false, 0, 0, true, true},
+    {"sigmoid", 1, 30, 50, 4, 2, 32, 32, Element::f16, Masking::causal, false, false, 0, 0, false, false, true},
+    {"sigmoid_that_sees_nothing", 1, 21, 50, 4, 2, 32, 32, Element::f32, Masking::blind_rows, false, false, 0, 0, false, false, true},
+    {"sigmoid_soft_cap_alibi", 1, 30, 50, 4, 2, 32, 32, Element::f32, Masking::alibi, false, false, 8, 5, false, false, true},
+    {"sigmoid_edited", 1, 30, 60, 6, 3, 32, 32, Element::f16, Masking::causal, false, false, 0, 0, true, false, true},
     // Few queries: keys and values as they lie.
     {"few_f32", 1, 1, 300, 9, 3, 64, 64},
     {"few_f16_odd_sizes", 1, 2, 1037, 5, 1, 36, 20, Element::f16},
@@ -243,6 +255,9 @@ const Case kCases[] = {
     {"few_that_see_nothing", 1, 1, 50, 4, 2, 32, 32, Element::f32, Masking::blind_rows, false, true},
     {"few_soft_cap_alibi_learned_sink", 1, 2, 280, 12, 4, 32, 32, Element::f16, Masking::alibi, false, true, 8, 5},
     {"few_edited", 1, 2, 280, 4, 2, 32, 32, Element::f16, Masking::causal, false, true, 0, 0, true},
+    {"few_learned_key", 2, 2, 280, 4, 2, 32, 36, Element::f16, Masking::causal, false, false, 0, 0, false, true},
+    {"few_learned_key_edited", 1, 2, 280, 4, 2, 32, 32, Element::f16, Masking::causal, false, false, 0, 0, true, true},
+    {"few_sigmoid", 1, 3, 280, 4, 2, 32, 32, Element::f16, Masking::causal, false, false, 0, 0, false, false, true},
 };
 
 class AttendTest : public testing::TestWithParam<std::tuple<const Kernels*, Case>> {};

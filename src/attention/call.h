@@ -80,13 +80,13 @@ struct Turns {
 // A change of one query head's attention, in this order. As it is made it changes nothing.
 struct HeadEdit {
   std::span<const float> bias = {};      // [n_key] added to the logits behind soft cap and mask; -inf masks. A query's own key is spared
-  const float* learned_sink = nullptr;   // one logit, in place of the model's own
+  const float* learned_sink = nullptr;   // one logit, in place of the model's own learned column
   std::span<const int> calmed = {};      // keys whose weights are multiplied by `calm`; the other keys but key 0 share what they lose
   float calm = 1;                        //   in proportion to what they have (ACT, Yu et al., 2406.15765)
   bool silent = false;                   // the output is 0
 };
 
-// out = softmax(soft_cap(scale q k^T) + slope mask, with the learned sink as one more column) v
+// out = softmax(soft_cap(scale q k^T) + slope mask, with the learned column as one more) v, or with `sigmoid` sigmoid(...) v
 struct Call {
   int layer = -1;
   int first_key = 0;  // the key of query 0's own token
@@ -100,7 +100,12 @@ struct Call {
   std::span<const std::span<const Run>> runs;
   Turns turns;
   Mask mask;
-  const float* learned_sink = nullptr;  // [n_head] logits, or none
+  // The learned column, or none. As a sink it has a logit of each head and no value; as a key and a value before the sequence
+  // (KV bias) its logit is scale q key, without soft cap and mask.
+  const float* learned_sink = nullptr;   // [n_head] logits
+  const float* learned_key = nullptr;    // [n_head_kv, d_key]; then learned_value too
+  const float* learned_value = nullptr;  // [n_head_kv, d_value]
+  bool sigmoid = false;  // each weight is sigmoid(logit), rows have any sum (Ramapuram et al., 2409.04431); then no learned column
   float scale = 1;
   float max_bias = 0;  // ALiBi's steepest slope exponent; 0: no ALiBi, slope 1
   float soft_cap = 0;  // logits become soft_cap tanh(logit / soft_cap); 0: as they are

@@ -504,7 +504,9 @@ HWY_ATTR void exponentials(const float* x, int n, float* to) {
   over(0, n, [&](int k, int m) HWY_ATTR { store_n(exp_of_negative(load_n(x + k, m, 0)), to + k, m); });
 }
 
-HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, const RowValues& values) {
+// Soft cap, mask and bias on the logits that a row sees; what it does not see becomes 0, and so do its values. Gives the largest logit,
+// -inf where there is none. False: one is not a number, and the row is finished.
+HWY_ATTR HWY_INLINE bool finish_logits(float* row, int begin, int end, const RowTask& task, const RowValues& values, float* top) {
   constexpr float kNothing = -std::numeric_limits<float>::infinity();
   const int first = task.view.begin, last = task.view.end;
   float* x = row - begin;  // x[k] belongs to key k
@@ -527,19 +529,26 @@ HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, c
     not_a_number = hn::Or(not_a_number, hn::IsNaN(logit));
     largest = hn::Max(largest, logit);
   });
-  const float top_of_keys = hn::GetLane(hn::MaxOfLanes(f, largest));
-  float top = top_of_keys;
-  if (task.learned_sink) top = std::max(top, *task.learned_sink);
+  *top = hn::GetLane(hn::MaxOfLanes(f, largest));
 
   std::fill(row, x + first, 0.0f);
   std::fill(x + last, x + end, 0.0f);
   *values.entropy = *values.learned_sink_mass = *values.largest_weight = 0;
   *values.log_sum = kNothing;
-  if (!hn::AllFalse(f, not_a_number)) {
-    *values.entropy = *values.largest_weight = *values.log_sum = std::numeric_limits<float>::quiet_NaN();
-    std::fill(x + first, x + last, *values.entropy);
-    return;
-  }
+  if (hn::AllFalse(f, not_a_number)) return true;
+  *values.entropy = *values.largest_weight = *values.log_sum = std::numeric_limits<float>::quiet_NaN();
+  std::fill(x + first, x + last, *values.entropy);
+  return false;
+}
+
+HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, const RowValues& values) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  const int first = task.view.begin, last = task.view.end;
+  float* x = row - begin;
+  float top_of_keys;
+  if (!finish_logits(row, begin, end, task, values, &top_of_keys)) return;
+  float top = top_of_keys;
+  if (task.learned_sink) top = std::max(top, *task.learned_sink);
   if (top == kNothing) {
     std::fill(x + first, x + last, 0.0f);
     return;
@@ -572,6 +581,36 @@ HWY_ATTR void softmax_row(float* row, int begin, int end, const RowTask& task, c
   *values.log_sum = top + log_total;
   *values.entropy = log_total - total_weighted * inverse;
   *values.largest_weight = hn::GetLane(hn::Mul(exp_of_negative(hn::Set(f, top_of_keys - top)), scale));
+}
+
+// With e = exp(-|s|): sigmoid(s) = 1 / (1 + e) or e / (1 + e), and its logarithm is min(s, 0) - ln(1 + e). Entropy is that of shares:
+// ln(sum w) - (sum w ln w) / (sum w).
+HWY_ATTR void sigmoid_row(float* row, int begin, int end, const RowTask& task, const RowValues& values) {
+  constexpr float kNothing = -std::numeric_limits<float>::infinity();
+  const int first = task.view.begin, last = task.view.end;
+  float* x = row - begin;
+  float top;
+  if (!finish_logits(row, begin, end, task, values, &top)) return;
+  if (top == kNothing) {
+    std::fill(x + first, x + last, 0.0f);
+    return;
+  }
+
+  const V zero = hn::Zero(f), one = hn::Set(f, 1), lowest = hn::Set(f, -104.0f), shift = hn::Set(f, top);
+  V sum = zero, weighted = zero, largest = zero, exponentials = zero;
+  over(first, last, [&](int k, int n) HWY_ATTR {
+    const V s = load_n(x + k, n, kNothing), e = exp_of_negative(hn::Neg(hn::Abs(s)));
+    const V w = hn::Div(hn::IfThenElse(hn::Ge(s, zero), one, e), hn::Add(one, e));
+    sum = hn::Add(sum, w);
+    weighted = hn::MulAdd(w, hn::Sub(hn::Max(hn::Min(s, zero), lowest), hn::Log1p(f, e)), weighted);
+    largest = hn::Max(largest, w);
+    exponentials = hn::Add(exponentials, exp_of_negative(hn::Sub(s, shift)));
+    store_n(w, x + k, n);
+  });
+  const float total = hn::GetLane(hn::SumOfLanes(f, sum));
+  *values.log_sum = top + std::log(hn::GetLane(hn::SumOfLanes(f, exponentials)));
+  *values.entropy = total > 0 ? std::log(total) - hn::GetLane(hn::SumOfLanes(f, weighted)) / total : 0;
+  *values.largest_weight = hn::GetLane(hn::MaxOfLanes(f, largest));
 }
 
 HWY_ATTR RowView view_of(const uint16_t* mask_row, int n_key) {
@@ -622,7 +661,7 @@ HWY_ATTR float sum(const float* values, int n) {
 }
 
 constexpr Kernels kernels_with(const char* name) {
-  return {name,         kPanel,           kRowBlock, &pack_keys,    &pack_values, &scores,       &softmax_row,
+  return {name,         kPanel,           kRowBlock, &pack_keys,    &pack_values, &scores,       &softmax_row, &sigmoid_row,
           &weighted_values, &view_of, &key_scores, &add_values, &fold_channels, &decode_rows, &to_halves, &exponentials, &add_columns, &strongest, &sum};
 }
 

@@ -25,12 +25,12 @@ struct RowTask {
   const float* bias = nullptr;    // of key 0, added last; or null
 };
 
-// What softmax leaves of a row beside its weights: one float each, or arrays by row.
+// What is left of a row beside its weights: one float each, or arrays by row.
 struct RowValues {
-  float* entropy;            // nats, over the keys and the learned sink
+  float* entropy;            // nats, over the keys and the learned column; of shares where weights do not sum to 1
   float* largest_weight;     // of a key
-  float* learned_sink_mass;
-  float* log_sum;            // ln of the sum of e^logit over the keys and the learned sink
+  float* learned_sink_mass;  // of the learned column
+  float* log_sum;            // ln of the sum of e^logit over the keys and the learned column
 
   static constexpr int kCount = 4;
   RowValues at(size_t row) const { return {entropy + row, largest_weight + row, learned_sink_mass + row, log_sum + row}; }
@@ -51,6 +51,8 @@ struct Kernels {
                  float* logits, size_t stride);
   // Logits of the keys [begin, end) become weights in place.
   void (*softmax_row)(float* row, int begin, int end, const RowTask& task, const RowValues& values);
+  // The same, each weight for itself: sigmoid(logit). The learned sink takes no part.
+  void (*sigmoid_row)(float* row, int begin, int end, const RowTask& task, const RowValues& values);
   // out[r] = sum over keys of weights[r][k] value[k]; out: [n_row, d] contiguous, d rounded up to `panel`.
   void (*weighted_values)(const float* weights, size_t stride, int n_row, int begin, int end, int n_key,
                           const float* value_panels, int d, float* out);

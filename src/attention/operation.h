@@ -45,9 +45,14 @@ struct Operation {
   void scaled_queries(int stream, int head, int first_query, int n_query, int d_stride, float* to) const;
 
   // Logits of a tile, [n_row, stride], become weights in place, as the head's edit wants them.
-  void softmax_rows(const Tile& tile, float* weights, const RowValues& values) const;
+  void weigh_rows(const Tile& tile, float* weights, const RowValues& values) const;
+
+  // The value of the learned column joins the output of one query, by the column's weight.
+  void add_learned_value(int head, float mass, float* out) const;
 
  private:
+  float learned_logit(int stream, int head, int query) const;
+  void weigh_row(const Tile& tile, const RowTask& task, float* row, const RowValues& values) const;
   void edited_row(const HeadEdit& edit, const Tile& tile, int r, RowTask task, float* row, const RowValues& values) const;
   static void calm(const HeadEdit& edit, float* weights, int begin, int end, const RowValues& values);
 };

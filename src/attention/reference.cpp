@@ -109,7 +109,8 @@ Reference reference(const Call& c) {
     for (int h = 0; h < c.n_head; ++h) {
       const double slope = alibi_slope(c, h);
       const HeadEdit edit = c.edits.empty() ? HeadEdit{} : c.edits[h];
-      const float* learned_sink = edit.learned_sink ? edit.learned_sink : c.learned_sink ? c.learned_sink + h : nullptr;
+      const float* learned_sink = c.sigmoid ? nullptr : edit.learned_sink ? edit.learned_sink : c.learned_sink ? c.learned_sink + h : nullptr;
+      const bool has_key = c.learned_key && !edit.learned_sink;
       std::vector<std::vector<double>> keys(c.n_key), values(c.n_key, std::vector<double>(c.d_value));
       std::vector<int> turns(c.n_key, -1);
       const Run whole{.begin = 0, .end = c.n_key, .k = c.k, .v = c.v};
@@ -121,7 +122,12 @@ Reference reference(const Call& c) {
         }
       for (int i = 0; i < c.n_query; ++i) {
         std::vector<double> logit(c.n_key);
-        double largest = learned_sink ? *learned_sink : -std::numeric_limits<double>::infinity();
+        double learned = learned_sink ? *learned_sink : -std::numeric_limits<double>::infinity();
+        if (has_key) {
+          learned = 0;
+          for (int d = 0; d < c.d_key; ++d) learned += c.scale * double{c.query(s, h, i)[d]} * c.learned_key[h / group * c.d_key + d];
+        }
+        double largest = learned;
         std::vector<double> query;
         for (int k = 0; k < c.n_key; ++k) {
           double dot = 0;
@@ -133,23 +139,27 @@ Reference reference(const Call& c) {
           if (!edit.bias.empty() && k != c.first_key + i) logit[k] += edit.bias[k];
           largest = std::max(largest, logit[k]);
         }
-        double sum = learned_sink ? std::exp(*learned_sink - largest) : 0;
+        double sum = std::isinf(learned) ? 0 : std::exp(learned - largest);
         for (double l : logit) sum += std::isinf(l) ? 0 : std::exp(l - largest);
-        double entropy = 0;
+        double entropy = 0, mass = 0;
         const auto surprise = [](double w) { return w > 0 ? -w * std::log(w) : 0; };
         double* out = ref.out.data() + ((static_cast<size_t>(s) * c.n_query + i) * c.n_head + h) * c.d_value;
         std::vector<double> weights(c.n_key);
-        for (int k = 0; k < c.n_key; ++k) weights[k] = std::isinf(logit[k]) ? 0 : std::exp(logit[k] - largest) / sum;
+        for (int k = 0; k < c.n_key; ++k) weights[k] = c.sigmoid ? 1 / (1 + std::exp(-logit[k])) : std::isinf(logit[k]) ? 0 : std::exp(logit[k] - largest) / sum;
         if (!edit.calmed.empty()) calm(edit, weights.data(), c.n_key);
         for (int k = 0; k < c.n_key; ++k) {
           const double w = edit.silent ? 0 : weights[k];
           ref.weights.push_back(w);
           entropy += surprise(weights[k]);
+          mass += weights[k];
           for (int d = 0; d < c.d_value; ++d) out[d] += w * values[k][d];
         }
         ref.log_sum.push_back(sum > 0 ? std::log(sum) + largest : -std::numeric_limits<double>::infinity());
-        const double sink = learned_sink ? std::exp(*learned_sink - largest) / sum : 0;
-        ref.entropy.push_back(edit.silent ? 0 : entropy + surprise(sink));
+        const double sink = std::isinf(learned) ? 0 : std::exp(learned - largest) / sum;
+        for (int d = 0; has_key && !edit.silent && d < c.d_value; ++d) out[d] += sink * c.learned_value[h / group * c.d_value + d];
+        // Of shares: where weights sum to 1 this is the plain sum.
+        mass += sink, entropy += surprise(sink);
+        ref.entropy.push_back(edit.silent || mass == 0 ? 0 : entropy / mass + std::log(mass));
         ref.learned_sink_mass.push_back(sink);
       }
     }

@@ -47,7 +47,7 @@ void attend(Instance& instance, const ggml_cgraph* graph, int index) {
   ++a.n_operation;
   call.first_key = a.first_key;
   const bool named = call.layer >= 0;
-  if (named && call.layer < static_cast<int>(a.learned_sinks.size())) call.learned_sink = a.learned_sinks[call.layer].data();
+  if (named) a.kind.apply(call);
   const std::span<Probe* const> probes = named ? a.probes : std::span<Probe* const>();
   if (a.owned) return a.owned->attend(graph->nodes[index], call, probes, *a.kernels, a.n_thread, instance.work, a.way);
   const std::span<CallHook* const> hooks = named ? a.hooks : std::span<CallHook* const>();
@@ -180,6 +180,13 @@ ggml_backend_reg_t registry() {
                                    {registry_name, device_count, get_device, proc_address},
                                    nullptr};
   return &entry;
+}
+
+void AttentionKind::apply(attention::Call& call) const {
+  const size_t layer = call.layer;
+  if (layer < sink_logits.size()) call.learned_sink = sink_logits[layer].data();
+  if (layer < key_bias.size()) call.learned_key = key_bias[layer].data(), call.learned_value = value_bias[layer].data();
+  call.sigmoid = sigmoid;
 }
 
 AttachScope::AttachScope(std::shared_ptr<Attachment> attachment)

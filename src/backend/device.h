@@ -29,6 +29,15 @@ class CallHook {
   virtual void after(const attention::Call&, const Rope&, const attention::Kernels&) {}
 };
 
+// Attention that a model's metadata adds to llama.cpp's graph; empty lists add nothing. By layer, as attention::Call has it.
+struct AttentionKind {
+  std::vector<std::vector<float>> sink_logits = {};                // [n_head]
+  std::vector<std::vector<float>> key_bias = {}, value_bias = {};  // [n_head_kv, d]: both, or none
+  bool sigmoid = false;
+
+  void apply(attention::Call& call) const;
+};
+
 // What one context's instance of the device does, and what it saw. Change `probes` only between graphs.
 struct Attachment {
   const attention::Kernels* kernels = nullptr;
@@ -38,7 +47,7 @@ struct Attachment {
   std::vector<CallHook*> hooks;
   int first_key = 0;                    // the key of the batch's first token
   Ropes ropes;
-  std::vector<std::vector<float>> learned_sinks;  // [layer][head] logits that the model's metadata adds; empty: none
+  AttentionKind kind;                   // of layers that the graph names
   bool without_logits = false;          // nobody will read them: the product of the vocabulary is left out where we multiply
   Products products = Products::none;   // matrix products too, by OpenBLAS
   std::shared_ptr<OwnedMemory> owned;   // attention goes over this memory; null: over llama.cpp's cache

@@ -92,6 +92,7 @@ void AttentionEdits::before(attention::Call& call, const std::function<void(Prob
           break;
         case Kind::off_by_one:
         case Kind::sink_logits:
+          if (call.sigmoid) throw InputError(fmt::format("this model's attention is sigmoid, which has no sum that {} could change; use another edit", e.kind == Kind::off_by_one ? "off-by-one" : "sink-logits"));
           logits_[h] = {e.kind == Kind::off_by_one ? 0.0f : sink_logits_[i][static_cast<size_t>(call.layer) * n_head_ + h]};
           head.learned_sink = logits_[h].data();
           break;

@@ -75,6 +75,7 @@ void Tally::add(const Recorder& prompt, std::span<const int> tokens) {
       }
   }
   const double all = std::accumulate(mass.begin(), mass.end(), 0.0);
+  mass_ += all / std::max(n_head, 1) / n;
   for (int k = 0; k < n; ++k) {
     ++n_prompt_at_[k];
     ++tokens_at_[k][tokens[k]];

@@ -40,6 +40,8 @@ class Tally {
   std::vector<SinkToken> sink_tokens() const;
   FirstShare first_share(uint32_t seed) const;
   std::optional<LearnedSink> learned_sink() const;
+  // Mean sum of a row's weights on keys, over all heads: 1 for softmax without learned sinks.
+  double mass() const { return n_prompt_ > 0 ? mass_ / n_prompt_ : 0; }
   // Per cent of rows whose strongest key is the first, over all heads.
   double strongest_is_first() const;
   std::optional<Interval> strongest_is_first_ci95(uint32_t seed) const;
@@ -85,6 +87,7 @@ class Tally {
   std::vector<double> column_share_;           // [n_position] sum over prompts of the share of all mass
   std::vector<uint32_t> rows_at_;              // [n_position] rows that could see it, the most of any prompt and layer
   std::vector<double> column_sum_;             // [n_position] sum over prompts of the mean over heads
+  double mass_ = 0;                            // sum over prompts
   int shortest_ = 0;                           // of the prompts
   std::vector<Means> means_;                   // by prompt
   std::vector<std::vector<float>> percent_at_; // [n_position][prompt that reaches it] sink rate

@@ -182,9 +182,12 @@ Profile run(const ProfileOptions& o, const Progress& progress, Companion* compan
   note_coverage(session, p);
   p.sink_rate = tally.sink_rate(o.seed);
   p.first = tally.first_share(o.seed);
+  p.mass = tally.mass();
   p.strongest_is_first = tally.strongest_is_first();
   p.strongest_is_first_ci95 = tally.strongest_is_first_ci95(o.seed);
   p.learned_sink = tally.learned_sink();
+  if (p.model.attention == "sigmoid")
+    p.notes.push_back(fmt::format("attention is sigmoid: a row's weights sum to {:.3f} on average, not to 1, so that alphas, sink rates and shares are not those of softmax", p.mass));
   p.sinks = tally.sinks(o.seed);
   p.tokens = tally.sink_tokens();
   name_tokens(p, model);

@@ -70,6 +70,7 @@ Json profile_run::profile_json(const Profile& p) {
   json["first"] = {{"n", p.first.n}, {"share", numbers(p.first.share)}, {"uniform", numbers(p.first.uniform)},
                    {"boost", numbers(p.first.boost)}, {"last_rows", p.first.last_rows}, {"share_ci95", Json::array()}};
   for (const Interval& i : p.first.share_ci95) json["first"]["share_ci95"].push_back(interval_json(i));
+  json["mass"] = number(p.mass);
   json["strongest_is_first"] = number(p.strongest_is_first);
   json["strongest_is_first_ci95"] = interval_json(p.strongest_is_first_ci95);
   json["learned_sink"] = p.learned_sink ? Json{{"alpha", number(p.learned_sink->alpha)}, {"sink_rate", number(p.learned_sink->sink_rate)}}

@@ -105,6 +105,8 @@ Model::Model(const std::string& name_or_path, int n_gpu_layer) : impl_(std::make
   info.name = impl_->meta("general.name");
   if (info.name.empty()) info.name = std::filesystem::path(path).stem();
   info.file_type = file_type_of(m);
+  info.attention = impl_->meta("sinkscope.attention.kind");
+  if (info.attention.empty()) info.attention = "softmax";
   info.n_layer = llama_model_n_layer(m);
   info.n_head = largest(impl_->meta(info.architecture + ".attention.head_count"), llama_model_n_head(m));
   info.n_head_kv = largest(impl_->meta(info.architecture + ".attention.head_count_kv"), llama_model_n_head_kv(m));

@@ -14,8 +14,8 @@
 #include "cache/saved.h"
 #include "policy/budget.h"
 #include "policy/policy.h"
+#include "session/attention_kind.h"
 #include "session/blas_check.h"
-#include "session/learned_sinks.h"
 #include "session/llama_log.h"
 #include "session/model.h"
 #include "session/output_projection.h"
@@ -259,7 +259,7 @@ Session::Session(const Model& model, const SessionOptions& options) : impl_(std:
     impl_->attachment = std::make_shared<backend::Attachment>();
     impl_->attachment->kernels = &attention::kernels(options.isa);
     impl_->attachment->n_thread = impl_->options.n_thread;
-    impl_->attachment->learned_sinks = session::learned_sinks(*impl_->model);
+    impl_->attachment->kind = session::attention_kind(*impl_->model);
     if (options.batch_invariant) impl_->attachment->way = attention::Way::tiles;
   }
   if (options.memory) impl_->use_owned_memory(*options.memory);

@@ -1,6 +1,7 @@
 #include "export/gguf.h"
 
 #include <cstdio>
+#include <map>
 #include <memory>
 
 #include <fmt/format.h>
@@ -90,8 +91,8 @@ void write_vocabulary(const Vocabulary& vocabulary, bool diffusion, bool adds_bo
   gguf_set_val_bool(gguf, "tokenizer.ggml.add_space_prefix", false);
 }
 
-// From halves to neighbours: rows of a query or key projection, head by head.
-Tensor interleaved(const Tensor& weight, int d_head) { return weight.detach().view({-1, 2, d_head / 2, weight.size(1)}).transpose(1, 2).reshape(weight.sizes()); }
+// From halves to neighbours: rows of a query or key projection, head by head; `weight` is [n_head * d_head, ...].
+Tensor interleaved(const Tensor& weight, int d_head) { return weight.detach().reshape({-1, 2, d_head / 2, weight.numel() / weight.size(0)}).transpose(1, 2).reshape(weight.sizes()); }
 
 void write_experts(ExpertsImpl& experts, const std::string& block, File& file) {
   file.tensor(block + "ffn_gate_inp.weight", experts.router->weight);
@@ -154,7 +155,7 @@ void write_gguf(LanguageModel& model, const TokenFile& data, bool adds_bos, int 
   file.tensor("token_embd.weight", model->embedding->weight);
   file.tensor("output_norm.weight", model->norm->weight);
   if (model->output) file.tensor("output.weight", model->output->weight);
-  std::vector<std::vector<float>> sink_logits;  // [layer][head]
+  std::map<std::string, std::vector<std::vector<float>>> learned;  // by name: [layer][head] or [layer][KV head * d]
   for (int l = 0; l < c.n_layer; ++l) {
     LayerImpl& layer = *model->layers[l];
     const std::string block = fmt::format("blk.{}.", l);
@@ -175,14 +176,18 @@ void write_gguf(LanguageModel& model, const TokenFile& data, bool adds_bos, int 
       file.tensor(block + "ffn_up.weight", layer.mlp->up->weight);
       file.tensor(block + "ffn_down.weight", layer.mlp->down->weight);
     }
-    if (const Tensor& logits = layer.attention->learned.sink_logit; logits.defined()) {
-      const Tensor values = logits.detach().contiguous();
-      sink_logits.emplace_back(values.data_ptr<float>(), values.data_ptr<float>() + values.numel());
-    }
+    const auto learn = [&](const char* name, const Tensor& values) {
+      if (!values.defined()) return;
+      const Tensor flat = values.detach().contiguous();
+      learned[name].emplace_back(flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel());
+    };
+    learn("sink_logits", layer.attention->learned.sink_logit);
+    if (const Tensor& bias = layer.attention->key_bias; bias.defined()) learn("key_bias", turned(bias.reshape({-1, 1})));
+    learn("value_bias", layer.attention->value_bias);
   }
   if (const std::string kind = variant(c.attention).gguf; !kind.empty()) {
     gguf_set_val_str(file.gguf(), "sinkscope.attention.kind", kind.c_str());
-    if (!sink_logits.empty()) gguf_set_val_str(file.gguf(), "sinkscope.attention.sink_logits", nlohmann::json(sink_logits).dump().c_str());
+    for (const auto& [name, layers] : learned) gguf_set_val_str(file.gguf(), ("sinkscope.attention." + name).c_str(), nlohmann::json(layers).dump().c_str());
   }
   file.write(path);
 }

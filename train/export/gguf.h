@@ -11,7 +11,7 @@ namespace sinkscope::train {
 // Empty: write_gguf() can. Else one sentence: which part of the model no architecture of llama.cpp has.
 std::string why_not_gguf(const ModelConfig& config);
 
-// F32. Attention that llama.cpp does not have, and our device has, stands in sinkscope.attention.* (docs/emergence.md): llama.cpp
+// F32. Attention that llama.cpp does not have, and our device has, stands in sinkscope.attention.* (docs/training.md): llama.cpp
 // alone computes plain softmax then. Throws InputError where the file cannot be written, and where why_not_gguf() says so.
 void write_gguf(LanguageModel& model, const TokenFile& data, bool adds_bos, int n_context, const std::string& path);
 
