@@ -20,6 +20,7 @@
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "sweep/sweep.h"
+#include "testbed/bigram_backcopy.h"
 #include "training/trainer.h"
 
 namespace sinkscope::train {
@@ -151,6 +152,24 @@ int start_prepare(char** argv) {
   throw InputError(fmt::format("'{}' cannot be started; it belongs beside sinkscope-train", program));
 }
 
+int run_backcopy(BackcopyOptions options, const std::vector<std::string>& attentions) {
+  const auto known = variants();
+  for (const std::string& name : attentions)
+    if (std::ranges::find(known, name, &Variant::name) == known.end()) throw UsageError(fmt::format("--attention '{}' is unknown; see sinkscope-train keys", name));
+  constexpr int kMeasurements = 12;
+  for (const std::string& name : attentions) {
+    options.attention = name;
+    run_bigram_backcopy(options, kMeasurements, [&](const BackcopyMeasurement& m) {
+      if (m.step == 0) std::fputs(fmt::format("{}\n   step  bigram loss  copy loss  | no trigger: on BOS  uniform   mass | trigger: on BOS  on the copied  | value of BOS  dormant\n", name).c_str(), stdout);
+      std::fputs(fmt::format("{:7}  {:11.3f}  {:9.3f}  | {:18.3f}  {:7.3f}  {:5.3f} | {:15.3f}  {:13.3f}  | {:12.3f}  {:7.3f}\n", m.step, m.bigram_loss, m.copy_loss, m.sink, m.sink_null, m.mass, m.trigger_sink,
+                             m.trigger_copy, m.value_ratio, m.added_ratio).c_str(), stdout);
+      std::fflush(stdout);
+    }, [] { return !interrupted; });
+    if (interrupted) return kInterrupted;
+  }
+  return 0;
+}
+
 int list_keys() {
   for (const Key& k : keys()) std::fputs(fmt::format("{:<26} {}\n", fmt::format("{}.{}", k.section, k.name), k.what).c_str(), stdout);
   std::fputs("\npresets\n", stdout);
@@ -207,6 +226,21 @@ int main_of(int argc, char** argv) {
   evaluate_command->add_option("--first", evaluation.first, "first keys that remain too")->delimiter(',')->capture_default_str()->check(CLI::NonNegativeNumber);
   evaluate_command->add_option("--contexts", evaluation.contexts, "contexts of the validation part")->capture_default_str()->check(CLI::Range(1, 4096));
   evaluate_command->callback([&] { chosen = [&] { return evaluate(folders, evaluation); }; });
+
+  BackcopyOptions backcopy;
+  std::vector<std::string> attentions = {"softmax", "relu"};
+  CLI::App* backcopy_command = app.add_subcommand("bigram-backcopy", "Trains one head on the Bigram-Backcopy task, where softmax grows a sink");
+  backcopy_command->add_option("--attention", attentions, "attention variants, one after the other")->delimiter(',')->capture_default_str();
+  backcopy_command->add_option("--position", backcopy.position, "how positions are told")->check(CLI::IsMember({"rope", "learned", "alibi", "none"}))->capture_default_str();
+  backcopy_command->add_option("--vocabulary", backcopy.vocabulary, "tokens, BOS among them")->capture_default_str();
+  backcopy_command->add_option("--triggers", backcopy.triggers, "tokens behind which the one before comes again")->capture_default_str();
+  backcopy_command->add_option("--context", backcopy.context, "tokens of a sequence")->capture_default_str();
+  backcopy_command->add_option("--width", backcopy.width, "numbers of a hidden state, and of the head")->capture_default_str();
+  backcopy_command->add_option("--batch", backcopy.batch, "sequences of a step")->capture_default_str();
+  backcopy_command->add_option("--steps", backcopy.steps, "steps")->capture_default_str();
+  backcopy_command->add_option("--rate", backcopy.rate, "learning rate of Adam")->capture_default_str();
+  backcopy_command->add_option("--seed", backcopy.seed, "of the chain, weights and batches")->capture_default_str();
+  backcopy_command->callback([&] { chosen = [&] { return run_backcopy(backcopy, attentions); }; });
 
   app.add_subcommand("keys", "Lists the keys of a run, presets and attention variants")->callback([&] { chosen = list_keys; });
 
