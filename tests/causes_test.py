@@ -1,4 +1,4 @@
-"""Whole-program tests of explain, ablate and denoise, on a real model and on llama.cpp's tiny ones, one per architecture."""
+"""Whole-program tests of explain, emergence, ablate and denoise, on a real model and on llama.cpp's tiny ones, one per architecture."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import pathlib
 import struct
 import unittest
 
-from cli_test import FAILED, MODEL, SMALL, WRONG_USE, Test, words
+from cli_test import FAILED, MODEL, SMALL, WRONG_USE, Test, environment, words
 
 TINY = os.environ.get("SINKSCOPE_TINY_MODELS", "")
 TOKENS = [[(i * 7 + p) % 100 + 3 for i in range(24)] for p in range(2)]
@@ -124,6 +124,65 @@ class Explain(Test):
                 if e["model"]["n_expert"] > 0 and not missing & {"ffn_moe_topk", "geometry"}:
                     self.assertTrue(e["experts"] and all(x["largest_output"] > 0 for x in e["experts"]), e["experts"])
         self.assertEqual(without, WITHOUT)
+
+
+class Emergence(Test):
+    """One file under several names: its curve is flat, and each point is its profile."""
+
+    def setUp(self):
+        super().setUp()
+        self.write("text", words(120))
+        for name in ("step-0", "run-step1000-f16", "ckpt_200"):
+            os.symlink(MODEL, self.path(name + ".gguf"))
+
+    def test_a_curve_by_step(self):
+        ended = self.works("emergence", "run-step1000-f16.gguf", "step-0.gguf", "text", "ckpt_200.gguf", *SMALL, "--json", "out.json", "--plot", "out.svg")
+        e = self.load("out.json")
+        self.assertEqual(e["schema"], "sinkscope.emergence/1")
+        self.assertEqual([(p["step"], p["file"]) for p in e["points"]], [(0, "step-0.gguf"), (200, "ckpt_200.gguf"), (1000, "run-step1000-f16.gguf")])
+        self.assertIsNone(e["onset"])   # nothing rises
+        self.assertIn("no sink sets in up to step 1000", e["answer"])
+        self.assertIn(e["answer"], ended.out.decode())
+        self.assertEqual(len(e["points"][0]["norm_ratio"]), e["model"]["n_layer"] + 1)
+        self.works("profile", MODEL, "text", *SMALL, "--json", "profile.json")
+        p = self.load("profile.json")
+        for point in e["points"]:
+            self.assertEqual((point["sink_rate"], point["sink_null"], point["mass"]), (p["sink_rate"]["first"], p["sink_rate"]["null"], p["mass"]))
+            self.assertEqual((point["alpha"], point["alpha_null"]), (p["sink_rate"]["alpha_by_position"][0], p["sink_rate"]["uniform_alpha_by_position"][0]))
+            self.assertEqual(point["strongest"]["alpha"], max(h["alpha_first"] for l in p["layers"] for h in l["heads"]))
+            self.assertEqual(point["sha256"], p["model"]["sha256"])
+        with open(self.path("out.svg"), encoding="utf-8") as file:
+            self.assertIn("strongest head", file.read())
+
+    def test_steps_may_be_given(self):
+        self.works("emergence", "step-0.gguf", "ckpt_200.gguf", "text", "--steps", "70,30", *SMALL, "--json", "out.json")
+        e = self.load("out.json")
+        self.assertEqual([(p["step"], p["file"]) for p in e["points"]], [(30, "ckpt_200.gguf"), (70, "step-0.gguf")])
+        self.assertTrue(any("step 30, not of an untrained model" in note for note in e["notes"]))
+
+    def test_what_cannot_be(self):
+        two = ("step-0.gguf", "ckpt_200.gguf")
+        os.symlink(MODEL, self.path("final.gguf"))
+        os.symlink(MODEL, self.path("last-200.gguf"))
+        self.refused(WRONG_USE, "emergence", says=("FILE",))
+        self.refused(WRONG_USE, "emergence", "step-0.gguf", "text", says=("1 checkpoints", "two"))
+        self.refused(WRONG_USE, "emergence", *two, says=("text files", "--tokens"))
+        self.refused(WRONG_USE, "emergence", *two, "-", says=("standard input", "files"))
+        self.refused(WRONG_USE, "emergence", *two, "text", "--steps", "1,2,3", says=("--steps has 3", "2 checkpoints"))
+        self.refused(WRONG_USE, "emergence", *two, "text", "--steps", "1,1", says=("both of step 1",))
+        self.refused(WRONG_USE, "emergence", *two, "text", "--steps=-1,1", says=("--steps -1",))
+        self.refused(WRONG_USE, "emergence", *two, "final.gguf", "text", says=("final.gguf", "--steps"))
+        self.refused(WRONG_USE, "emergence", *two, "last-200.gguf", "text", says=("ckpt_200.gguf", "last-200.gguf", "step 200"))
+        self.refused(WRONG_USE, "emergence", *two, "text", "--json", "step-0.gguf", says=("--json", "another file"))
+        self.refused(FAILED, "emergence", *two, "text", "--plot", "out.svg", env=environment(PATH="/nowhere"), says=("gnuplot",))
+        self.refused(FAILED, "emergence", "step-0.gguf", "none-1.gguf", "text", *SMALL, "--json", "out.json", says=("none-1.gguf",))
+
+    @unittest.skipUnless(TINY, "SINKSCOPE_TINY_MODELS is not set")
+    def test_another_model_is_no_checkpoint(self):
+        self.write("tokens.json", json.dumps(TOKENS))
+        for step, name in enumerate(("llama-dense", "qwen2-dense")):
+            os.symlink(os.path.join(TINY, name + ".gguf"), self.path(f"tiny-{step}.gguf"))
+        self.refused(FAILED, "emergence", "tiny-0.gguf", "tiny-1.gguf", "--tokens", "tokens.json", "--json", "out.json", says=("tiny-1.gguf", "same model"))
 
 
 class Ablate(Test):

@@ -15,6 +15,7 @@
 #include "evaluation/evaluation.h"
 #include "export/gguf.h"
 #include "model/model.h"
+#include "sinkscope/emergence.h"
 #include "sinkscope/error.h"
 #include "sinkscope/profile.h"
 #include "sinkscope/session.h"
@@ -266,6 +267,35 @@ TEST_F(Run, IsEvaluatedWithRoundedWeightsAndWithoutOldKeys) {
   EXPECT_THROW(evaluate_run(at, {.types = {"q4_K"}, .window = 8}), UsageError);  // blocks of 256
   EXPECT_THROW(evaluate_run(at, {.types = {"f16"}, .window = 8}), UsageError);
   EXPECT_THROW(evaluate_run(at, {.window = kContext}), UsageError);
+}
+
+TEST_F(Run, CheckpointsGiveItsCurveAgain) {
+  RunConfig c = tiny();
+  c.model.d_head = 16, c.model.attention = "sigmoid";
+  c.training.exports = true;
+  const fs::path run = folder() / "exports";
+  const Outcome trained = train(c, run.string());
+  EmergenceOptions o;
+  for (const auto& file : fs::directory_iterator(run / "steps")) o.checkpoints.push_back(file.path().string());
+  o.tokens = (run / "probe.json").string(), o.kv_type = "f32", o.length = 0, o.threads = 2, o.json = (run / "emergence.json").string();
+  const Emergence e = emergence(o);
+  ASSERT_EQ(e.points.size(), trained.curve.size());
+  EXPECT_EQ(e.onset, onset(trained.curve));
+  for (size_t i = 0; i < e.points.size(); ++i) {
+    const Measurement& m = trained.curve[i];
+    const EmergencePoint& p = e.points[i];
+    EXPECT_EQ(p.step, m.step);
+    EXPECT_NEAR(p.alpha, m.alpha, 1e-3 * m.alpha);
+    EXPECT_NEAR(p.alpha_null, m.alpha_null, 1e-6);
+    EXPECT_NEAR(p.sink_rate, m.sink_rate, 1e-3);
+    EXPECT_NEAR(p.strongest.alpha, m.strongest, 1e-3 * m.strongest);
+    EXPECT_NEAR(p.mass, m.mass, 1e-3 * m.mass);
+    ASSERT_EQ(p.norm_ratio.size(), m.norm_ratio.size());
+    for (size_t l = 0; l < m.norm_ratio.size(); ++l) EXPECT_NEAR(p.norm_ratio[l], m.norm_ratio[l], 1e-3 * m.norm_ratio[l]);
+  }
+  EXPECT_GT(fs::file_size(o.json), 1000u);
+  c.model.attention = "elu";
+  EXPECT_THROW(train(c, (folder() / "no-exports").string()), InputError);
 }
 
 // What can be a GGUF file, and what it becomes.

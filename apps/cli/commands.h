@@ -13,6 +13,7 @@ void add_ablate_command(CLI::App& app, std::function<void()>& chosen);
 void add_denoise_command(CLI::App& app, std::function<void()>& chosen);
 void add_calibrate_command(CLI::App& app, std::function<void()>& chosen);
 void add_stream_command(CLI::App& app, std::function<void()>& chosen);
+void add_emergence_command(CLI::App& app, std::function<void()>& chosen);
 void add_eval_command(CLI::App& app, std::function<void()>& chosen);
 void add_view_command(CLI::App& app, std::function<void()>& chosen);
 

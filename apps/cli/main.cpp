@@ -98,7 +98,7 @@ int fail(const std::string& sentence, int code) {
 
 // What CLI11 says, in our words.
 std::string sentence(const CLI::ParseError& e) {
-  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of each command: profile, explain, ablate, denoise, calibrate, eval, stream, view";
+  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of each command: profile, explain, emergence, ablate, denoise, calibrate, eval, stream, view";
   if (dynamic_cast<const CLI::ConversionError*>(&e)) {
     constexpr std::string_view kFront = "Could not convert: ";
     return (what.starts_with(kFront) ? what.substr(kFront.size()) : what) + " is no number that this option takes" + help;
@@ -135,6 +135,7 @@ int main(int argc, char** argv) {
   std::function<void()> chosen;
   sinkscope::cli::add_profile_command(app, chosen);
   sinkscope::cli::add_explain_command(app, chosen);
+  sinkscope::cli::add_emergence_command(app, chosen);
   sinkscope::cli::add_ablate_command(app, chosen);
   sinkscope::cli::add_denoise_command(app, chosen);
   sinkscope::cli::add_calibrate_command(app, chosen);

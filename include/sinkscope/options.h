@@ -9,6 +9,7 @@
 #include "sinkscope/ablate.h"
 #include "sinkscope/calibrate.h"
 #include "sinkscope/denoise.h"
+#include "sinkscope/emergence.h"
 #include "sinkscope/eval.h"
 #include "sinkscope/explain.h"
 #include "sinkscope/profile.h"
@@ -30,6 +31,7 @@ struct Option {
 std::span<const Option<PromptOptions>> prompt_options();
 std::span<const Option<ProfileOptions>> profile_options();
 std::span<const Option<ExplainOptions>> explain_options();
+std::span<const Option<EmergenceOptions>> emergence_options();
 std::span<const Option<AblateOptions>> ablate_options();
 std::span<const Option<DenoiseOptions>> denoise_options();
 std::span<const Option<CalibrateOptions>> calibrate_options();

@@ -11,6 +11,7 @@
 #include "eval/plot.h"
 #include "eval/prediction.h"
 #include "eval/tasks.h"
+#include "io/gnuplot.h"
 #include "io/sha256.h"
 #include "policy/budget.h"
 #include "policy/policy.h"
@@ -64,7 +65,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   results.open();
   std::optional<AtomicFile> plot;
   if (!o.plot.empty()) {
-    eval_run::check_gnuplot();
+    io::check_gnuplot();
     plot.emplace(o.plot);
   }
   std::vector<MemoryOptions> budgets;

@@ -1,37 +1,12 @@
 #include "eval/plot.h"
 
-#include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <memory>
-
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include "eval/candidate.h"
-#include "sinkscope/error.h"
+#include "io/gnuplot.h"
 
 namespace sinkscope::eval_run {
 namespace {
-
-// A file that goes when it is no longer needed.
-class TemporaryFile {
- public:
-  explicit TemporaryFile(const std::string& content) {
-    path_ = (std::filesystem::temp_directory_path() / "sinkscope-XXXXXX").string();
-    const int file = mkstemp(path_.data());
-    if (file >= 0) close(file);
-    if (file < 0 || !(std::ofstream(path_) << content)) throw InputError(fmt::format("cannot write '{}'; set TMPDIR to a folder with room", path_));
-  }
-  ~TemporaryFile() { std::remove(path_.c_str()); }
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 std::string label(const EvalResult& r) {
   std::string text = r.policy;
@@ -67,24 +42,13 @@ std::string over_bytes(const Eval& e) {
 
 }  // namespace
 
-void check_gnuplot() {
-  if (std::system("gnuplot --version > /dev/null 2>&1") != 0)
-    throw InputError("--plot needs the program gnuplot, which is missing; install it (Debian: gnuplot-nox), or draw from --json");
-}
-
 std::string to_svg(const Eval& e) {
   bool has_lines = !e.results.empty();
   for (const EvalResult& r : e.results) has_lines &= r.ppl_by_1024.size() > 1;
   const std::string script = fmt::format("set terminal svg size {},440 noenhanced font 'sans-serif,11' background rgb 'white'\nset multiplot layout 1,{}\n"
                                          "set grid\nset key top right\n", has_lines ? 1200 : 640, has_lines ? 2 : 1) +
                              (has_lines ? over_position(e) : "") + over_bytes(e) + "unset multiplot\n";
-  const TemporaryFile file(script);
-  const std::unique_ptr<FILE, int (*)(FILE*)> gnuplot(popen(fmt::format("gnuplot '{}' 2>/dev/null", file.path()).c_str(), "r"), &pclose);
-  std::string svg;
-  char part[4096];
-  for (size_t n; gnuplot && (n = std::fread(part, 1, sizeof part, gnuplot.get())) > 0;) svg.append(part, n);
-  if (svg.find("</svg>") == std::string::npos) throw InputError("gnuplot did not draw the results; see whether it works, or draw from --json");
-  return svg;
+  return io::svg_of(script);
 }
 
 }  // namespace sinkscope::eval_run

@@ -7,9 +7,6 @@
 
 namespace sinkscope::eval_run {
 
-// Throws InputError where gnuplot is missing: before long work, so that it does not fail at the end.
-void check_gnuplot();
-
 // SVG: perplexity over position, a line for each result (two stretches of 1,024 tokens or more), and quality over bytes, a
 // point for each. Quality is perplexity, or the share of right answers.
 std::string to_svg(const Eval& eval);

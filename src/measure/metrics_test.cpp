@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "attention/attend.h"
+#include "measure/onset.h"
 
 namespace sinkscope::measure {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 class Made {
  public:
   template <class Weight>
-  Made(int n_head, int n_token, int window, const Weight& weight, int layer = 0) {
+  Made(int n_head, int n_token, int window, const Weight& weight, int layer = 0, bool sigmoid = false) {
     const size_t n = n_token;
     std::vector<float> zeros(n * n_head, 0), out(n * n_head);
     std::vector<uint16_t> mask(n * n * n_head, 0xFC00);
@@ -31,6 +32,7 @@ class Made {
     call.q_head_stride = n;
     call.k = call.v = {reinterpret_cast<const std::byte*>(zeros.data()), 4, 4 * n, 4 * n * n_head, attention::Element::f32, nullptr};
     call.mask = {mask.data(), n, n * n, n * n * n_head, n_head, 1};
+    call.sigmoid = sigmoid;
     call.out = out.data();
     recorder.start(n_token);
     Probe* probes[] = {&recorder};
@@ -189,6 +191,30 @@ TEST(Tally, IntervalsComeWithTheSecondPrompt) {
   EXPECT_EQ(tally.sinks(1)[0].sink_rate_ci95->low, 0);
   EXPECT_EQ(tally.sinks(1)[0].sink_rate_ci95->high, 100);
   EXPECT_NEAR(tally.strongest_is_first(), 100, 1e-6);  // of equal weights the first counts
+}
+
+TEST(Tally, MassIsWhatRowsSumTo) {
+  const auto even = [](int, int, int) { return 1.0; };
+  Made softmax(2, 20, 20, even), sigmoid(2, 20, 20, even, 0, /*sigmoid=*/true);  // sigmoid(ln 1) = 1/2 on each of 1 to 20 keys
+  Tally ones(.3f, 16), halves(.3f, 16);
+  for (int i = 0; i < 2; ++i) ones.add(softmax.recorder, tokens(20)), halves.add(sigmoid.recorder, tokens(20));
+  EXPECT_NEAR(ones.mass(), 1, 1e-6);
+  EXPECT_NEAR(halves.mass(), 10.5 / 2, 1e-5);
+  EXPECT_NEAR(halves.sink_rate(1).alpha_by_position[0], .5, 1e-6);
+  EXPECT_NEAR(halves.layers()[0].heads[0].entropy, [] {
+    double sum = 0;
+    for (int i = 1; i <= 20; ++i) sum += std::log(i) / 20;
+    return sum;
+  }(), 1e-5);  // of equal shares
+}
+
+TEST(Onset, IsWhereAlphaStaysAboveItsStartAndItsNull) {
+  const std::vector<double> uniform(6, .07);
+  EXPECT_EQ(onset(std::vector{.07, .2, .09, .12, .15, .3}, uniform), 3);
+  EXPECT_EQ(onset(std::vector{.07, .2, .09, .12, .15, .08}, uniform), -1);
+  EXPECT_EQ(onset(std::vector{.2, .2, .2, .29, .31, .4}, uniform), 4);  // against the start
+  EXPECT_EQ(onset(std::vector{.01, .1, .1, .1, .2, .2}, uniform), 4);   // against uniform attention
+  EXPECT_EQ(onset(std::vector{.5}, std::vector{.07}), -1);
 }
 
 TEST(Bootstrap, NarrowsWithTheSpreadAndIsRepeatable) {

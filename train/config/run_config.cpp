@@ -67,6 +67,7 @@ const std::vector<Key>& table() {
       {.section = "training", .name = "checkpoint", .field = SINKSCOPE_FIELD(int, training.checkpoint), .least = 1, .what = "steps between checkpoints"},
       {.section = "training", .name = "measurements", .field = SINKSCOPE_FIELD(int, training.measurements), .least = 2, .most = 10000, .what = "of the sinks, evenly over the logarithm of steps"},
       {.section = "training", .name = "probe", .field = SINKSCOPE_FIELD(int, training.probe), .least = 1, .most = 4096, .what = "contexts that are measured"},
+      {.section = "training", .name = "exports", .field = SINKSCOPE_FIELD(bool, training.exports), .what = "a GGUF file at each measurement, for sinkscope emergence"},
   };
   return keys;
 }

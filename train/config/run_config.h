@@ -48,6 +48,7 @@ struct TrainingConfig {
   int checkpoint = 500;               // steps between checkpoints
   int measurements = 24;              // of the sinks while training, spread evenly over the logarithm of steps
   int probe = 32;                     // contexts that are measured
+  bool exports = false;               // a GGUF file at each measurement
 };
 
 struct RunConfig {

@@ -9,6 +9,7 @@
 
 #include "attention/kernels.h"
 #include "measure/metrics.h"
+#include "measure/onset.h"
 #include "measure/recorder.h"
 #include "sinkscope/error.h"
 #include "training/loss.h"
@@ -18,7 +19,6 @@ namespace {
 
 using torch::Tensor;
 
-constexpr double kAboveNull = 1.5;  // alpha against its null, where sinks set in
 constexpr int kMinRows = 16;
 
 // One prompt's weights [n_head, n, n] of each layer, shown to the recorder as the kernel shows its tiles.
@@ -156,13 +156,9 @@ Measurement from_json_line(const std::string& line) {
 }
 
 int onset(const std::vector<Measurement>& curve) {
-  int from = -1;
-  for (size_t i = 1; i < curve.size(); ++i) {
-    const bool above = curve[i].alpha > kAboveNull * std::max(curve[0].alpha, curve[i].alpha_null);
-    if (!above) from = -1;
-    else if (from < 0) from = static_cast<int>(i);
-  }
-  return from;
+  std::vector<double> alpha, uniform;
+  for (const Measurement& m : curve) alpha.push_back(m.alpha), uniform.push_back(m.alpha_null);
+  return measure::onset(alpha, uniform);
 }
 
 std::vector<int64_t> measured_steps(int64_t n_step, int n) {

@@ -32,8 +32,7 @@ Measurement measure(LanguageModel& model, const torch::Tensor& probe, const torc
 std::string to_json_line(const Measurement& m);
 Measurement from_json_line(const std::string& line);  // throws InputError
 
-// The first measurement from which on alpha stays above what the untrained model and uniform attention give by half: where sinks set in.
-// -1: never.
+// The measurement where sinks set in, by measure::onset(). -1: never.
 int onset(const std::vector<Measurement>& curve);
 
 // Log-spaced: 0, 1, ... n_step, about `n` of them.

@@ -11,6 +11,7 @@
 
 #include <ATen/autocast_mode.h>
 #include <fmt/format.h>
+#include <nlohmann/json.hpp>
 #include <torch/torch.h>
 
 #include "data/packing.h"
@@ -104,6 +105,7 @@ class Trainer {
     n_flop_ = 6.0 * static_cast<double>(model_->n_parameter());
     // Two products of queries and keys, and two of weights and values, forward and twice backward.
     n_flop_ += 12.0 * c_.model.n_layer * c_.model.n_head * c_.model.d_head * c_.data.context;
+    if (const std::string refused = why_not_gguf(c_.model); c_.training.exports && !refused.empty()) throw InputError(fmt::format("training.exports cannot be: {}; leave it away", refused));
     fs::create_directories(folder);
     claim();
   }
@@ -139,7 +141,7 @@ class Trainer {
   }
 
  private:
-  std::string path(const char* name) const { return (fs::path(folder_) / name).string(); }
+  std::string path(const std::string& name) const { return (fs::path(folder_) / name).string(); }
   int64_t tokens_of_step() const { return int64_t{c_.training.batch} * c_.training.accumulate * c_.data.context; }
 
   // Matrices decay; norms, biases and learned logits do not.
@@ -202,6 +204,7 @@ class Trainer {
     if (n_loss_ > 0) loss_ = loss_sum_ / static_cast<double>(n_loss_);
     m.loss = n_loss_ > 0 ? loss_ : m.validation;
     loss_sum_ = 0, n_loss_ = 0;
+    if (c_.training.exports) export_step();
     curve_.push_back(m);
     std::string lines;
     for (const Measurement& each : curve_) lines += to_json_line(each);
@@ -211,9 +214,8 @@ class Trainer {
   // The folder is of this run, or becomes it.
   void claim() const {
     const std::string mine = to_toml(c_);
-    std::ifstream file(path("run.toml"));
-    if (!file) return put_whole(path("run.toml"), mine);
-    if (std::string(std::istreambuf_iterator<char>(file), {}) != mine)
+    if (!fs::exists(path("run.toml"))) return put_whole(path("run.toml"), mine);
+    if (to_toml(read_run_config(path("run.toml"))) != mine)  // keys that came later have their defaults
       throw InputError(fmt::format("'{}' holds another run; give a folder of its own, or the configuration that is in {}", folder_, path("run.toml")));
   }
 
@@ -248,10 +250,24 @@ class Trainer {
       if (m.step <= step_) curve_.push_back(m);
   }
 
+  void write_gguf_to(const std::string& file) { write_gguf(model_, data_, /*adds_bos=*/c_.data.packing == "context" || c_.data.packing == "document", c_.data.context, file); }
+
   void export_model(Outcome& outcome) {
     const std::string refused = why_not_gguf(c_.model);
-    if (refused.empty()) write_gguf(model_, data_, /*adds_bos=*/c_.data.packing == "context" || c_.data.packing == "document", c_.data.context, path("model.gguf"));
+    if (refused.empty()) write_gguf_to(path("model.gguf"));
     else outcome.notes.push_back(refused);
+  }
+
+  // The model as it is measured, and what it is measured on.
+  void export_step() {
+    fs::create_directories(path("steps"));
+    write_gguf_to(path(fmt::format("steps/step-{}.gguf", step_)));
+    if (fs::exists(path("probe.json"))) return;
+    nlohmann::json prompts;
+    const auto ids = probe_.accessor<int64_t, 2>();
+    for (int64_t p = 0; p < ids.size(0); ++p)
+      for (int64_t i = 0; i < c_.data.context; ++i) prompts[p].push_back(ids[p][i]);
+    put_whole(path("probe.json"), prompts.dump() + "\n");
   }
 
   const RunConfig c_;

@@ -4,6 +4,7 @@
 //   checkpoint.pt    weights, optimizer and step; replaced whole
 //   telemetry.jsonl  one Measurement a line
 //   model.gguf       what llama.cpp and sinkscope run, where the variant can be expressed
+//   steps/           with training.exports: step-N.gguf of each measurement; probe.json, its prompts as token ids, beside
 #pragma once
 
 #include <functional>
