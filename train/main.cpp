@@ -10,6 +10,7 @@
 #include <memory>
 
 #include <malloc.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -89,7 +90,10 @@ int run_sweep(const std::string& file, const std::string& folder, int jobs) {
   const auto wait_for_one = [&] {
     int status = 0;
     const pid_t ended = ::wait(&status);
-    if (ended <= 0) return;
+    if (ended <= 0) {  // a signal, which may have come to this process alone
+      for (const auto& [process, name] : running) kill(process, SIGTERM);
+      return;
+    }
     const int of_run = WIFEXITED(status) ? WEXITSTATUS(status) : kFailed;
     if (of_run != 0) code = of_run;
     std::fputs(fmt::format("{}: {}\n", running[ended], of_run == 0 ? "finished" : fmt::format("ended with code {}", of_run)).c_str(), stderr);
@@ -99,9 +103,11 @@ int run_sweep(const std::string& file, const std::string& folder, int jobs) {
   for (const SweepRun& run : sweep.runs) {
     while (static_cast<int>(running.size()) >= jobs) wait_for_one();
     if (interrupted) break;
-    const pid_t child = fork();
+    const pid_t parent = getpid(), child = fork();
     if (child < 0) throw InputError("no further process can be started; use a smaller --jobs");
     if (child == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);  // whoever goes on with the sweep must find nobody at work in its folders
+      if (getppid() != parent) _exit(kFailed);
       int of_run = kFailed;
       try {
         of_run = run_one(run.config, (fs::path(folder) / run.name).string());
@@ -250,7 +256,11 @@ int main_of(int argc, char** argv) {
   } catch (const CLI::Success& e) {
     return app.exit(e);
   } catch (const CLI::ParseError& e) {
-    std::fputs(fmt::format("sinkscope-train: {}; see sinkscope-train --help\n", e.what()).c_str(), stderr);
+    const bool no_command = dynamic_cast<const CLI::RequiredError*>(&e) && app.get_subcommands().empty();
+    const std::string what = !no_command ? e.what() : argc > 1 ? fmt::format("'{}' is no command of sinkscope-train", argv[1]) : "a command is missing";
+    std::string commands;
+    for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) commands += (commands.empty() ? "; use " : ", ") + command->get_name();
+    std::fputs(fmt::format("sinkscope-train: {}{}; see sinkscope-train --help\n", what, no_command ? commands : "").c_str(), stderr);
     return kWrongUse;
   } catch (const UsageError& e) {
     std::fputs(fmt::format("sinkscope-train: {}\n", e.what()).c_str(), stderr);
@@ -286,6 +296,8 @@ void keep_memory() {
 int main(int argc, char** argv) {
   spin_less(argv);
   keep_memory();
-  for (const int s : {SIGINT, SIGTERM}) std::signal(s, [](int) { sinkscope::train::interrupted = true; });
+  struct sigaction stop {};  // waiting for runs ends too
+  stop.sa_handler = [](int) { sinkscope::train::interrupted = true; };
+  for (const int s : {SIGINT, SIGTERM}) sigaction(s, &stop, nullptr);
   return sinkscope::train::main_of(argc, argv);
 }

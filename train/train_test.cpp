@@ -401,7 +401,7 @@ TEST(Config, ErrorsNameFileLineKeyAndWhatIsAllowed) {
   has("[modle]\nlayers = 2\n", {"line 1", "'modle'", "[model]"});
   has("preset = 'huge'\n", {"line 1", "huge", "emergence"});
   has("[model\n", {"line 1", "no", "TOML"});
-  has("[model]\nheads = 3\nkv_heads = 2\n[data]\nfolder = 'x'\n", {"run.toml", "kv_heads = 2 does not divide", "3"});
+  has("[model]\nheads = 3\nkv_heads = 2\n[data]\nfolder = 'x'\n", {"run.toml, line 3", "kv_heads = 2 does not divide", "3"});
   has("[data]\ncontext = 64\n", {"data.folder"});
   EXPECT_EQ(said("preset = 'tiny'\n[data]\nfolder = 'x'\n"), "no error");
   const RunConfig c = parse_run_config("preset = 'experts'\n[data]\nfolder = 'x'\n[training]\nrate = 0.001\n", "a");

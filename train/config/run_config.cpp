@@ -10,6 +10,7 @@
 #include <fmt/ranges.h>
 #include <toml++/toml.h>
 
+#include "data/packing.h"
 #include "model/variants.h"
 #include "sinkscope/error.h"
 
@@ -134,7 +135,7 @@ constexpr const char* kSections[] = {"model", "data", "training"};
 
 std::span<const Key> keys() { return table(); }
 
-RunConfig parse_run_config(const std::string& text, const std::string& name) {
+RunConfig parse_run_config(const std::string& text, const std::string& name, std::span<const char* const> others) {
   toml::table file;
   try {
     file = toml::parse(text, name);
@@ -152,8 +153,9 @@ RunConfig parse_run_config(const std::string& text, const std::string& name) {
     }
     known->apply(config);
   }
+  std::map<std::string, int> lines;
   for (const auto& [section, node] : file) {
-    if (section == "preset") continue;
+    if (section == "preset" || std::ranges::find(others, section.str()) != others.end()) continue;
     const toml::table* values = node.as_table();
     if (!values || std::ranges::find(kSections, section.str()) == std::end(kSections))
       throw InputError(fmt::format("{}, line {}: '{}' is no part of a run; use preset, [{}]", name, node.source().begin.line, section.str(), fmt::join(kSections, "], [")));
@@ -163,9 +165,10 @@ RunConfig parse_run_config(const std::string& text, const std::string& name) {
         throw InputError(fmt::format("{}, line {}: {}.{} is no key; use {}", name, value.source().begin.line, section.str(), key_name.str(), names_of(section.str())));
       if (!put(config, *key, value))
         throw InputError(fmt::format("{}, line {}: {}.{} = {} cannot be; {}", name, value.source().begin.line, section.str(), key_name.str(), as_text(value), allowed(*key)));
+      lines[fmt::format("{}.{}", section.str(), key_name.str())] = static_cast<int>(value.source().begin.line);
     }
   }
-  check(config, name);
+  check(config, name, lines);
   return config;
 }
 
@@ -206,14 +209,24 @@ void set_key(RunConfig& config, const std::string& name, const std::string& valu
   if (!put(config, *key, *one.get("x"))) throw UsageError(fmt::format("{} = {} cannot be; {}", name, value, allowed(*key)));
 }
 
-void check(const RunConfig& c, const std::string& name) {
+void check(const RunConfig& c, const std::string& name, const std::map<std::string, int>& lines) {
   const ModelConfig& m = c.model;
-  const auto refuse = [&](const std::string& what) { throw InputError(fmt::format("{}: {}", name, what)); };
+  const auto refuse = [&](const std::string& what) {
+    int last = 0;  // of the keys that it names
+    for (const auto& [key, line] : lines)
+      if (what.find(key) != std::string::npos) last = std::max(last, line);
+    throw InputError(fmt::format("{}{}: {}", name, last > 0 ? fmt::format(", line {}", last) : "", what));
+  };
   if (m.n_head % m.n_head_kv != 0) refuse(fmt::format("model.kv_heads = {} does not divide model.heads = {}; use a divisor", m.n_head_kv, m.n_head));
   if (m.position == "rope" && m.d_head % 2 != 0) refuse(fmt::format("model.head_size = {} is odd, RoPE turns pairs; use an even one", m.d_head));
   if (m.n_expert > 0 && m.n_expert_used > m.n_expert) refuse(fmt::format("model.experts_used = {} is more than model.experts = {}; use fewer", m.n_expert_used, m.n_expert));
   if (m.diffusion && (m.window > 0 || m.prefix > 0)) refuse("model.diffusion sees both ways; use it without model.window and model.prefix");
   if (m.prefix >= c.data.context) refuse(fmt::format("model.prefix = {} leaves nothing of data.context = {} to predict; use a smaller one", m.prefix, c.data.context));
+  try {
+    check_packing(c.data.packing, c.data.context);
+  } catch (const UsageError& e) {
+    refuse(fmt::format("data.packing = {} cannot be: {}", c.data.packing, e.what()));
+  }
   if (c.data.folder.empty()) refuse("data.folder is not given; give a folder that sinkscope-train prepare made");
 }
 

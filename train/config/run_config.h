@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <variant>
@@ -70,16 +71,16 @@ std::span<const Key> keys();
 
 // Throws InputError that names file, line, key and what is allowed.
 RunConfig read_run_config(const std::string& path);
-// The same from text; `name` stands for the file.
-RunConfig parse_run_config(const std::string& text, const std::string& name);
+// The same from text; `name` stands for the file, `others` are keys at the top that are somebody else's.
+RunConfig parse_run_config(const std::string& text, const std::string& name, std::span<const char* const> others = {});
 // As a TOML text that parse_run_config() reads back.
 std::string to_toml(const RunConfig& config);
 
 // Sets one key from its text, as "model.attention" and "sigmoid" of a sweep. Throws UsageError.
 void set_key(RunConfig& config, const std::string& key, const std::string& value);
 
-// What goes together and what does not. Throws InputError.
-void check(const RunConfig& config, const std::string& name);
+// What goes together and what does not. Throws InputError, with the line of the keys where `lines` has them ("model.heads").
+void check(const RunConfig& config, const std::string& name, const std::map<std::string, int>& lines = {});
 
 // Small models by what they show: their names, and what a preset changes of a config.
 struct Preset {

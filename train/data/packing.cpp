@@ -35,6 +35,20 @@ int64_t fixed_position(std::string_view kind) {
   return position;
 }
 
+Kind kind_of(const std::string& name) {
+  const bool fixed = name.starts_with(kFixed);
+  for (Kind kind : kKinds) {
+    if (kind.name != (fixed ? "fixed:P" : name)) continue;
+    if (fixed) kind.bos_position = fixed_position(name);
+    return kind;
+  }
+  throw UsageError(fmt::format("'{}' is no packing; use one of: {}", name, fmt::join(packing_names(), ", ")));
+}
+
+void check_position(int64_t position, int n_token) {
+  if (position >= n_token) throw UsageError(fmt::format("position {} is not in a context of {} tokens; give packing fixed:0 to fixed:{}", position, n_token, n_token - 1));
+}
+
 }  // namespace
 
 std::vector<std::string> packing_names() {
@@ -43,16 +57,11 @@ std::vector<std::string> packing_names() {
   return names;
 }
 
+void check_packing(const std::string& kind, int n_token) { check_position(kind_of(kind).bos_position, n_token); }
+
 Packing::Packing(const TokenFile& data, const std::string& name, uint64_t seed) : data_(data), seed_(seed) {
-  const bool fixed = name.starts_with(kFixed);
-  for (const Kind& kind : kKinds) {
-    if (kind.name != (fixed ? "fixed:P" : name)) continue;
-    bos_at_documents_ = kind.bos_at_documents;
-    random_first_ = kind.random_first;
-    bos_position_ = fixed ? fixed_position(name) : kind.bos_position;
-    return;
-  }
-  throw UsageError(fmt::format("'{}' is no packing; use one of: {}", name, fmt::join(packing_names(), ", ")));
+  const Kind kind = kind_of(name);
+  bos_at_documents_ = kind.bos_at_documents, random_first_ = kind.random_first, bos_position_ = kind.bos_position;
 }
 
 void Packing::batch(int64_t step, int n_row, int n_token, std::span<int64_t> to) const {
@@ -85,7 +94,7 @@ void Packing::check(std::span<const uint16_t> part, const char* name, int n_row,
   if (n_row < 1 || n_token < 1) throw UsageError(fmt::format("{} contexts of {} tokens are no batch; give 1 or more of both", n_row, n_token));
   if (n_to != static_cast<size_t>(n_row) * (static_cast<size_t>(n_token) + 1))
     throw InternalError(fmt::format("a batch of {} contexts of {} tokens does not fill {} places", n_row, n_token, n_to));
-  if (bos_position_ >= n_token) throw UsageError(fmt::format("position {} is not in a context of {} tokens; give packing fixed:0 to fixed:{}", bos_position_, n_token, n_token - 1));
+  check_position(bos_position_, n_token);
   if (part.size() <= static_cast<size_t>(n_token))
     throw InputError(fmt::format("the {} part of the data has {} tokens, a context of {} needs {}; give more text or a shorter context", name, part.size(), n_token, n_token + 1));
 }

@@ -17,6 +17,8 @@ namespace sinkscope::train {
 //   fixed:P    BOS at position P (from 0) of each context and nowhere else
 //   random     the first token is any token of text, each as likely; no BOS
 std::vector<std::string> packing_names();
+// Throws UsageError for a kind that there is not, and for a position that is not in a context of n_token tokens.
+void check_packing(const std::string& kind, int n_token);
 
 // Batches as a pure function of (seed, step, row): a run that goes on sees what an uninterrupted one sees. All kinds
 // start their rows at the same places of the tokens. Where BOS is left out between documents, they follow each other

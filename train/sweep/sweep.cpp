@@ -20,7 +20,10 @@ namespace sinkscope::train {
 namespace {
 
 namespace fs = std::filesystem;
-using Setting = std::pair<std::string, std::string>;  // key and value as text
+struct Setting {
+  std::string key, value;  // as text
+  int line;
+};
 
 std::string text_of(const toml::node& node) {
   if (const auto* text = node.as_string()) return **text;
@@ -40,7 +43,7 @@ std::vector<std::vector<Setting>> combinations(const toml::table* grid, const st
     for (const std::vector<Setting>& settings : all)
       for (const toml::node& value : *values) {
         more.push_back(settings);
-        more.back().emplace_back(key.str(), text_of(value));
+        more.back().push_back({std::string(key.str()), text_of(value), static_cast<int>(value.source().begin.line)});
       }
     all = std::move(more);
   }
@@ -54,7 +57,7 @@ std::vector<std::vector<Setting>> variants_of(const toml::node* node, const std:
   for (size_t i = 0; list && i < list->size(); ++i)
     if (const toml::table* table = list->get(i)->as_table()) {
       std::vector<Setting>& settings = all.emplace_back();
-      for (const auto& [key, value] : *table) settings.emplace_back(key.str(), text_of(value));
+      for (const auto& [key, value] : *table) settings.push_back({std::string(key.str()), text_of(value), static_cast<int>(value.source().begin.line)});
     }
   if (all.empty()) throw InputError(fmt::format("{}, line {}: variants is no list of tables; write [[variants]] and keys under it", path, node->source().begin.line));
   return all;
@@ -135,33 +138,34 @@ void draw(const std::vector<Group>& groups, const std::string& title, const char
 Sweep read_sweep(const std::string& path) {
   std::ifstream file(path);
   if (!file) throw InputError(fmt::format("cannot read '{}'; give a TOML file of a sweep", path));
+  const std::string text(std::istreambuf_iterator<char>(file), {});
   toml::table table;
   try {
-    table = toml::parse(file, path);
+    table = toml::parse(text, path);
   } catch (const toml::parse_error& e) {
     throw InputError(fmt::format("{}, line {}: this is not TOML ({}); write key = value", path, e.source().begin.line, e.description()));
   }
   Sweep sweep{.title = table["title"].value_or(fs::path(path).stem().string()), .equal_loss = table["equal_loss"].value_or(false), .runs = {}};
   const auto grid = combinations(table["grid"].as_table(), path), list = variants_of(table.get("variants"), path);
-  for (const char* ours : {"title", "equal_loss", "grid", "variants"}) table.erase(ours);
-  std::ostringstream rest;
-  rest << table;
-  const RunConfig base = parse_run_config(rest.str(), path);
+  constexpr const char* kOurs[] = {"title", "equal_loss", "grid", "variants"};
+  const RunConfig base = parse_run_config(text, path, kOurs);
   for (const auto& variant : list)
     for (const auto& settings : grid) {
       SweepRun run{.name = {}, .group = {}, .config = base};
       std::vector<std::string> parts, without_seed;
+      std::map<std::string, int> lines;
       for (const auto* chosen : {&variant, &settings})
-        for (const auto& [key, value] : *chosen) {
+        for (const auto& [key, value, line] : *chosen) {
           try {
             set_key(run.config, key, value);
           } catch (const UsageError& e) {
-            throw InputError(fmt::format("{}: {}", path, e.what()));
+            throw InputError(fmt::format("{}, line {}: {}", path, line, e.what()));
           }
+          lines[key] = line;
           parts.push_back(fmt::format("{}={}", short_name(key), value));
           if (key != "training.seed") without_seed.push_back(parts.back());
         }
-      check(run.config, path);
+      check(run.config, path, lines);
       run.name = parts.empty() ? "run" : fmt::format("{}", fmt::join(parts, ","));
       run.group = without_seed.empty() ? "as configured" : fmt::format("{}", fmt::join(without_seed, ", "));
       sweep.runs.push_back(std::move(run));
