@@ -1,11 +1,17 @@
 #include "measure/recorder.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "sinkscope/error.h"
 
 namespace sinkscope::measure {
+namespace {
+
+constexpr int kShortRun = 8;  // keys
+
+}  // namespace
 
 float LayerRecord::alpha(int head, int key, int n_token) const {
   return column_sum[static_cast<size_t>(head) * n_token + key] / static_cast<float>(std::max(key_n_row(head, key, n_token), 1u));
@@ -26,7 +32,9 @@ void LayerRecord::add_band_pairs(const Bands& bands, std::span<double> n_pair) c
 }
 
 Recorder::Recorder(const attention::Kernels& kernels, Keep keep)
-    : kernels_(kernels), keep_(std::move(keep)), columns_(kernels) {}
+    : kernels_(kernels), keep_(std::move(keep)), columns_(kernels) {
+  for (int b = 0; keep_.bands.n > 0 && b <= keep_.bands.n; ++b) band_begin_.push_back(keep_.bands.begin(b));
+}
 
 void Recorder::start(int n_token) {
   n_token_ = n_token;
@@ -97,7 +105,7 @@ void Recorder::add_columns(Tile tile, LayerRecord& layer) const {
   if (tile.key_begin < tile.key_end) kernels_.add_columns(tile, layer.column_sum.data() + at, layer.column_max.data() + at);
 }
 
-// Key bands are runs of a row: each is summed while the row is in the cache.
+// Key bands are runs of a row: each is summed while the row is in the cache. Runs of a few keys are not worth a kernel.
 void Recorder::add_bands(const Tile& tile, const LayerRecord& layer) {
   const Bands& bands = keep_.bands;
   float* sums = band_slots_.data() + static_cast<size_t>(tile.slot) * bands.n * bands.n;
@@ -106,11 +114,15 @@ void Recorder::add_bands(const Tile& tile, const LayerRecord& layer) {
     const int position = layer.n_row + tile.first_query + r;
     if (position >= n_token_) return;
     const RowView& row = shape_->rows[static_cast<size_t>(shape_->plane(tile.stream, tile.head)) * shape_->n_query + tile.first_query + r];
+    int begin = std::max(row.begin, tile.key_begin);
     const int last = std::min(row.end, key_end);
+    if (begin >= last) continue;
+    const float* weights = tile.row(r) - tile.key_begin;
     float* of_query = sums + static_cast<size_t>(bands.of(position)) * bands.n;
-    for (int begin = std::max(row.begin, tile.key_begin); begin < last;) {
-      const int band = bands.of(begin), end = std::min(bands.begin(band + 1), last);
-      of_query[band] += kernels_.sum(tile.row(r) + (begin - tile.key_begin), end - begin);
+    for (int band = bands.of(begin); begin < last; ++band) {
+      const int end = std::min(band_begin_[band + 1], last);
+      if (end - begin >= kShortRun) of_query[band] += kernels_.sum(weights + begin, end - begin);
+      else of_query[band] = std::accumulate(weights + begin, weights + end, of_query[band]);
       begin = end;
     }
   }

@@ -99,6 +99,7 @@ class Recorder : public Probe {
   std::map<std::pair<int, int>, std::vector<float>> maps_;
   const AttentionShape* shape_ = nullptr;
   attention::ColumnSlots columns_;
+  std::vector<int> band_begin_;    // [n_band + 1]
   std::vector<float> band_slots_;  // [n_slot, n_band, n_band]
 };
 
