@@ -21,7 +21,7 @@ class Browser(Test):
         self.works("profile", MODEL, "hostile", "--length", "0", "--report", "reports/hostile.html")
         self.works("explain", MODEL, *short, "--report", "reports/explain.html")
         self.works("ablate", MODEL, *short, "--edit", "mask:positions=0", "--edit", "off-by-one", "--controls", "2", "--report", "reports/ablate.html")
-        self.works("eval", MODEL, "text", "--policy", "window,streaming", "--budget", "128,256", "--tokens", "1200", "--report", "reports/eval.html")
+        self.works("eval", MODEL, "text", "--policy", "window,streaming", "--budget", "256", "--chunk", "128", "--tokens", "1200", "--report", "reports/eval.html")
         for length in ("24", "48"):
             self.works("profile", MODEL, "text", "--length", length, "--prompts", "4", "--json", f"{length}.json", "--arrays", f"{length}.st")
         self.works("view", "24.json", "48.json", "--out", "reports/compared.html")
