@@ -33,7 +33,7 @@ export function bytes(value: Value): string {
   if (!isNumber(value)) return NOTHING;
   if (value < 1024) return `${value} B`;
   const power = Math.min(3, Math.floor(Math.log2(value) / 10));
-  return `${(value / 1024 ** power).toPrecision(3)} ${["", "KiB", "MiB", "GiB"][power]}`;
+  return `${Number((value / 1024 ** power).toPrecision(3))} ${["", "KiB", "MiB", "GiB"][power]}`;
 }
 
 export const plural = (n: number, one: string, many = `${one}s`): string => `${count(n)} ${n === 1 ? one : many}`;

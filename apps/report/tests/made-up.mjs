@@ -120,7 +120,7 @@ export function evaluation() {
 
 export function needles() {
   const answers = (good) => [1024, 2048, 4096].flatMap((length) => [0, 0.25, 0.5, 0.75, 1].map((depth) => ({ length, depth, line: 3, expected: "48213", found: good(length, depth) ? "48213" : "11" })));
-  const result = (policy, budget, good) => { const a = answers(good); return { policy, kv_type: "f16", sinks: 0, budget_rows: budget, budget_bytes: 0, kv_bytes: (budget || 4096) * 23040, mean_rows: budget || 2000, tokens_per_second: 200, accuracy: round((100 * a.filter((x) => x.found === x.expected).length) / a.length), answers: a }; };
+  const result = (policy, budget, good) => { const a = answers(good); return { policy, kv_type: "f16", sinks: policy === "streaming" ? 4 : 0, budget_rows: budget, budget_bytes: 0, kv_bytes: (budget || 4096) * 23040, mean_rows: budget || 2000, tokens_per_second: 200, accuracy: round((100 * a.filter((x) => x.found === x.expected).length) / a.length), answers: a }; };
   return { name: "made-up needles", content: { schema: "sinkscope.eval/1", model: model(12, 8), run: { task: "needle", seed: 1, text: "", n_token: 4096, skip: 0, alone: true, bos: true, chunk: 64, positions: "cache", protect: "", sink_maps: [] }, results: [result("full", 0, () => true), result("streaming", 512, (_, d) => d === 1), result("snapkv", 512, (l, d) => d > 0.2 || l < 2000)], notes: [] } };
 }
 

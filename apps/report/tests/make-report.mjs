@@ -3,13 +3,13 @@
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { deflateSync } from "node:zlib";
+import { deflateSync, inflateSync } from "node:zlib";
 
 const page = join(dirname(fileURLToPath(import.meta.url)), "../dist/index.html");
 const SLOT = '<script id="sinkscope-data" type="application/octet-stream">';
 
 // documents: [{ name, content, tensors: { alpha: { shape, data: Uint8Array } } }]
-export function reportHtml(documents, metadata = {}) {
+export function safetensors(documents, metadata = {}) {
   const header = { __metadata__: { schema: "sinkscope.report/1", version: "test", names: JSON.stringify(documents.map((d) => d.name)), ...metadata } };
   const parts = [];
   let offset = 0;
@@ -26,14 +26,17 @@ export function reportHtml(documents, metadata = {}) {
   const head = Buffer.from(JSON.stringify(header));
   const length = Buffer.alloc(8);
   length.writeBigUInt64LE(BigInt(head.length));
+  return Buffer.concat([length, head, ...parts]);
+}
+
+export function reportHtml(documents, metadata = {}) {
   const html = readFileSync(page, "utf8");
   if (html.split(SLOT).length !== 2) throw new Error(`${page} has not exactly one place for data`);
-  return html.replace(SLOT, () => SLOT + deflateSync(Buffer.concat([length, head, ...parts]), { level: 9 }).toString("base64"));
+  return html.replace(SLOT, () => SLOT + deflateSync(safetensors(documents, metadata), { level: 9 }).toString("base64"));
 }
 
 // The data of a report again: { metadata, documents: [{ name, content, tensors }] }.
-export async function reportData(html) {
-  const { inflateSync } = await import("node:zlib");
+export function reportData(html) {
   const text = html.slice(html.indexOf(SLOT) + SLOT.length, html.indexOf("</script>", html.indexOf(SLOT)));
   const { header, bytes } = parts(inflateSync(Buffer.from(text, "base64")));
   return {
@@ -60,6 +63,10 @@ function coded(path) {
     const [sum, n] = [values("column_sum", Float32Array), values("column_n_row", Uint32Array)];
     const each = sum.shape.slice(1).reduce((a, b) => a * b, 1), nPrompt = Math.max(1, Math.min(sum.shape[0], Math.floor(2.5e6 / each)));
     tensors.alpha = { shape: [nPrompt, ...sum.shape.slice(1)], data: Uint8Array.from({ length: nPrompt * each }, (_, i) => (n.data[i] > 0 && Number.isFinite(sum.data[i]) ? Math.round(255 * Math.sqrt(Math.min(1, sum.data[i] / n.data[i]))) : 0)) };
+  }
+  if (header.bands) {
+    const { shape, data } = values("bands", Float32Array);
+    tensors.bands = { shape, data: Uint8Array.from(data, (w) => (Number.isFinite(w) ? Math.round(255 * Math.sqrt(Math.min(1, w))) : 0)) };
   }
   if (header.map) {
     const { shape, data } = values("map", Float32Array);

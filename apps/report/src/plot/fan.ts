@@ -2,7 +2,8 @@
 // However long the prompt is, only the rows in sight are made.
 import { h, s } from "../dom";
 import { clipped, fixed, plural, quoted } from "../format";
-import { strongest, type AttentionMap } from "../data/attention";
+import type { AttentionMap } from "../data/attention";
+import { keysInSight } from "./keys";
 import { colours, muted } from "../theme";
 
 export interface Fan {
@@ -35,7 +36,7 @@ export function fan({ map, texts, width, query, hover, leave, choose }: Fan): Fa
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4), last = Math.min(map.n, first + ROWS + 9);
     rows.replaceChildren(...Array.from({ length: last - first }, (_, j) => {
       const i = first + j;
-      return h("div", { role: "option", id: `query-${i}`, class: i === now ? "row now" : "row", "aria-selected": i === now ? "true" : "false", style: `top:${i * ROW}px` }, h("span", { class: "at" }, i), h("bdi", {}, clipped(quoted(texts[i] ?? ""), 18)));
+      return h("div", { role: "option", id: `query-${i}`, class: i === now ? "row now" : "row", "aria-selected": i === now ? "true" : "false", style: `top:${i * ROW}px` }, h("span", { class: "at" }, i), h("bdi", {}, texts[i] === undefined ? "" : clipped(quoted(texts[i]), 18)));
     }));
     list.setAttribute("aria-activedescendant", `query-${now}`);
   };
@@ -54,7 +55,7 @@ export function fan({ map, texts, width, query, hover, leave, choose }: Fan): Fa
         return [
           s("path", { d: `M${LIST + 4},${from}C${LIST + (right - LIST) / 2},${from} ${LIST + (right - LIST) / 2},${y} ${right},${y}`, fill: "none", stroke: colours().series[0]!, "stroke-width": 0.6 + 7 * w, "stroke-opacity": seen ? 0.15 + 0.75 * Math.sqrt(w) : 0.08 }),
           s("text", { x: right + 34, y, dy: "0.35em", "text-anchor": "end", fill: muted(), "font-size": 11, "font-variant-numeric": "tabular-nums" }, String(entry.key)),
-          s("text", { x: right + 42, y, dy: "0.35em", style: "unicode-bidi: isolate" }, clipped(quoted(texts[entry.key] ?? ""), 18)),
+          s("text", { x: right + 42, y, dy: "0.35em", style: "unicode-bidi: isolate" }, texts[entry.key] === undefined ? "" : clipped(quoted(texts[entry.key]!), 18)),
           s("text", { x: width - 2, y, dy: "0.35em", "text-anchor": "end", "font-variant-numeric": "tabular-nums", fill: w < 0.01 ? muted() : colours().ink }, fixed(w, 3)),
         ];
       }));
@@ -80,20 +81,4 @@ export function fan({ map, texts, width, query, hover, leave, choose }: Fan): Fa
   });
   queueMicrotask(() => show(now));
   return { element, plot, show };
-}
-
-// The strongest keys in their order, with what is left out between them, in at most `room` lines.
-export function keysInSight(weights: Float32Array, room: number): ({ key: number } | { skipped: number })[] {
-  for (let n = Math.min(room, weights.length); n > 0; --n) {
-    const keys = strongest(weights, n, 0).sort((a, b) => a - b);
-    const entries: ({ key: number } | { skipped: number })[] = [];
-    let next = 0;
-    for (const key of keys) {
-      if (key > next) entries.push({ skipped: key - next });
-      entries.push({ key });
-      next = key + 1;
-    }
-    if (entries.length <= room) return entries;
-  }
-  return [];
 }

@@ -2,7 +2,8 @@
 import { download, h, s } from "../dom";
 import { sansFace } from "../fonts";
 import { colours } from "../theme";
-import { csvOf, table, type Table } from "./table";
+import { csvOf, type Table } from "./csv";
+import { table } from "./table";
 
 export interface Figure {
   id: string; // unique in the view, and part of exported files' names
@@ -18,6 +19,7 @@ export interface Figure {
 export function figure({ id, title, note, plot, over, controls, numbers, file }: Figure): HTMLElement {
   const name = `${file.replace(/[^\p{L}\p{N}.-]+/gu, "-").replace(/^-+|-+$/g, "")}-${id}`;
   plot.setAttribute("role", "img");
+  plot.querySelectorAll("g[aria-label]").forEach((g) => g.removeAttribute("aria-label")); // Plot's names of marks: within an image nobody hears them
   plot.setAttribute("aria-label", note ? `${title}. ${note}` : title);
   const button = (kind: string, run: () => void) => h("button", { type: "button", class: "quiet", "aria-label": `${title}: save as ${kind}`, "data-focus": `${id}-${kind}`, onclick: run }, kind);
   return h("figure", { id, class: "plot" },

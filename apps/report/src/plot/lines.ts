@@ -1,5 +1,6 @@
 // Lines over an axis, named at their ends.
 import * as Plot from "@observablehq/plot";
+import { format } from "d3";
 import { s } from "../dom";
 import { SANS } from "../fonts";
 import { isNumber, quoted, short, tick } from "../format";
@@ -44,7 +45,7 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
   const all = series.flatMap((line, i) => line.points.filter((p) => isNumber(p.y)).map((p) => ({ ...p, name: line.name, colour: colour(line, i) })));
   const log = y.type === "log";
   const yTicks = log ? logTicks(all.flatMap((p) => [p.y, p.low, p.high]).filter((v): v is number => isNumber(v) && v > 0)) : null;
-  const yScale: Plot.ScaleOptions = yTicks ? { type: "log", ticks: yTicks } : { ticks: 5, nice: !y.domain, ...y };
+  const yScale: Plot.ScaleOptions = yTicks ? { type: "log", axis: null } : { ticks: 5, nice: !y.domain, ...y };
   const plot = Plot.plot({
     width,
     height,
@@ -53,10 +54,11 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
     marginBottom: 38,
     marginRight,
     style: plotStyle(),
-    x: { tickSize: 0, labelAnchor: "center", labelArrow: "none", ...(x.type === "log" ? xTicks(all.map((p) => p.x)) : { ticks: Math.max(3, Math.floor((width - marginRight) / 80)), tickFormat: tick }), ...x },
+    x: { tickSize: 0, labelAnchor: "center", labelArrow: "none", ...(x.type === "log" ? { axis: null } : { ticks: Math.max(3, Math.floor((width - marginRight) / 80)), tickFormat: tick }), ...x },
     y: { tickFormat: tick, tickSize: 0, label: y.label, ...yScale },
     marks: [
-      yTicks ? Plot.gridY(yTicks, { stroke: colours().grid, strokeOpacity: 1 }) : Plot.gridY({ stroke: colours().grid, strokeOpacity: 1 }),
+      yTicks ? [Plot.gridY(yTicks, { stroke: colours().grid, strokeOpacity: 1 }), logAxisY(yTicks, y.label)] : Plot.gridY(Array.isArray(y.ticks) ? (y.ticks as number[]) : undefined, { stroke: colours().grid, strokeOpacity: 1 }),
+      x.type === "log" ? logAxisX(logTicks(all.map((p) => p.x).filter((v) => v > 0)).filter((v) => v <= Math.max(...all.map((p) => p.x))), x.label, (v) => format("~s")(v)) : null,
       Plot.ruleX(rules, { x: "x", stroke: colours().accent, strokeDasharray: "2 3" }),
       Plot.text(rules, { x: "x", text: "text", frameAnchor: "top", dy: -14, dx: 4, textAnchor: "start", fill: colours().accent }),
       ...series.map((line, i) => (line.points.some((p) => isNumber(p.low)) ? Plot.areaY(line.points, { x: "x", y1: (p: Point) => p.low ?? p.y, y2: (p: Point) => p.high ?? p.y, fill: colour(line, i), fillOpacity: 0.14 }) : null)),
@@ -91,7 +93,9 @@ export function logTicks(values: number[]): number[] {
   return [[1], [1, 3], [1, 2, 5], [1, 1.5, 2, 3, 4, 5, 6, 8]].map(within).find((ticks) => ticks.length >= 3) ?? [low, high];
 }
 
-const xTicks = (values: number[]) => ({ ticks: logTicks(values.filter((v) => v > 0)).filter((v) => v <= Math.max(...values)), tickFormat: "~s" });
+// Axes of logarithmic scales with every tick named: by themselves they leave names out.
+export const logAxisX = (ticks: number[], label: string, show: (x: number) => string = tick): Plot.Markish => Plot.axisX(ticks, { text: show, tickSize: 0, label, labelAnchor: "center", labelArrow: "none" });
+export const logAxisY = (ticks: number[], label: string): Plot.Markish => Plot.axisY(ticks, { text: tick, tickSize: 0, label });
 
 // Moves places that ascend in y so that they are `room` apart, within low to high.
 export function spread(ends: { y: number }[], room: number, low: number, high: number): void {

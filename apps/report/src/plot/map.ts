@@ -22,12 +22,13 @@ export interface MapPlot {
   choose?: (row: number) => void;
 }
 
-const LEFT = 44, TOP = 12, BOTTOM = 66;
+const LEFT = 54, TOP = 12, BOTTOM = 66;
 
 export function mapPlot({ at, cells, n, size, scale, of = "", hover, choose }: MapPlot): { plot: SVGSVGElement; over: HTMLElement; cross: (row: number | null) => void } {
   const { to, from } = SCALES[scale];
   const picture = raster(cells, cells, (column, row) => { const w = at(row, column); return w > 0 ? Math.max(0.02, to(w)) : null; }, sequential(), { x: LEFT, y: TOP, width: size, height: size });
-  const line = s("rect", { x: LEFT - 3, width: size + 6, height: Math.max(2, size / n), fill: "none", stroke: colours().accent, "stroke-width": 1.25, visibility: "hidden", "data-page-only": "" });
+  const thin = size / n < 4;
+  const line = s("rect", { x: LEFT - 4, width: size + 8, height: thin ? 1 : size / n, fill: thin ? colours().accent : "none", stroke: thin ? "none" : colours().accent, "stroke-width": 1.25, visibility: "hidden", "data-page-only": "" });
   const unit = size / n;
   const ticks = places(n, Math.min(n, size / 60));
   const tick = (t: number) => String(Number(from(t).toPrecision(2)));
@@ -36,7 +37,7 @@ export function mapPlot({ at, cells, n, size, scale, of = "", hover, choose }: M
     picture,
     ...ticks.flatMap((p) => [label(LEFT + (p + 0.5) * unit, TOP + size + 14, String(p), { "text-anchor": "middle" }), label(LEFT - 6, TOP + (p + 0.5) * unit + 3.5, String(p), { "text-anchor": "end" })]),
     label(LEFT, TOP + size + 32, `key${of} →`),
-    s("text", { x: 0, y: 0, transform: `translate(10,${TOP + size}) rotate(-90)`, fill: muted() }, `← query${of}`),
+    s("text", { x: 0, y: 0, transform: `translate(11,${TOP + size}) rotate(-90)`, fill: muted() }, `← query${of}`),
     colourKey(LEFT + size - 176, TOP + size + 38, sequential(), "weight", [[0, scale === "log" ? "0.001" : "0"], [0.5, tick(0.5)], [1, "1"]], 176),
     line);
   const over = h("div", { class: "cells", "aria-hidden": "true" });
@@ -47,7 +48,7 @@ export function mapPlot({ at, cells, n, size, scale, of = "", hover, choose }: M
   };
   const cross = (row: number | null) => {
     line.setAttribute("visibility", row === null ? "hidden" : "visible");
-    if (row !== null) line.setAttribute("y", String(TOP + row * unit - (unit < 2 ? 1 : 0)));
+    if (row !== null) line.setAttribute("y", String(TOP + row * unit));
   };
   over.addEventListener("pointermove", (event) => { const place = cell(event); hover?.(place?.[0] ?? null, place?.[1] ?? 0, event); over.style.cursor = place && choose ? "crosshair" : "default"; });
   over.addEventListener("pointerleave", (event) => hover?.(null, 0, event));

@@ -9,7 +9,8 @@ import { figure } from "../plot/figure";
 import { showMetric } from "../plot/grid";
 import { lines } from "../plot/lines";
 import { mapPlot, SCALES, type ScaleName } from "../plot/map";
-import { table, tableOf } from "../plot/table";
+import { tableOf } from "../plot/csv";
+import { table } from "../plot/table";
 import { tokenText } from "../plot/text";
 import { hideTip, showTip } from "../plot/tip";
 import { choice, facts, half, pair, section, type Context, type View } from "./view";
@@ -69,13 +70,12 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
   const w = half(width);
   const epsilon = profile.run.epsilon ?? 0.3;
   const isSink = (k: number) => (alpha?.[k] ?? 0) > epsilon && seen(profile, n, k);
-  const file = document.name;
   const where = `${document.name}-l${layer}h${at}`;
 
   // All three show the same query: that under the pointer, or else the chosen one.
   let fanView: FanView | null = null;
   let cross: (row: number | null) => void = () => {};
-  const text = alpha || map ? tokenText({
+  const text = texts.length > 0 && (alpha || map) ? tokenText({
     label: `Prompt ${prompt}, shaded by the attention that each token receives`,
     texts,
     shade: (i) => (alpha ? Math.sqrt(alpha[i] ?? 0) : null),
@@ -99,19 +99,20 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
   };
   const back = () => { if (chosen !== null) showQuery(chosen, "map"); };
 
-  const scale = (state.text("scale", "sqrt") in SCALES ? state.text("scale", "sqrt") : "sqrt") as ScaleName;
+  const usual: ScaleName = n > 256 ? "log" : "sqrt"; // long rows have small weights
+  const scale = (state.text("scale", usual) in SCALES ? state.text("scale", usual) : usual) as ScaleName;
   const scaleChoice = () => choice("Colours", "scale", Object.entries(SCALES).map(([key, { name }]) => [key, name] as const), scale, context);
-  const size = Math.min(w, 560) - 56;
+  const size = Math.min(w, 560) - 66;
   const pictures: HTMLElement[] = [];
   if (map) {
-    const cells = Math.min(n, Math.round(size * 2));
+    const cells = Math.min(n, Math.round(size * devicePixelRatio));
     const shrunk = cells < n ? map.shrunk(cells) : null;
     const drawn = mapPlot({
       at: shrunk ? (row, column) => shrunk[row * cells + column]! : (row, column) => map.weight(row, column),
       cells, n, size, scale,
       hover: (row, key, event) => {
         if (row === null) { hideTip(); return back(); }
-        showTip(event.clientX, event.clientY, [`query ${row} ${quoted(texts[row] ?? "")}`, `key ${key} ${quoted(texts[key] ?? "")}`, `weight ${weightText(map, attention, row, key)}`]);
+        showTip(event.clientX, event.clientY, [`query ${row} ${named(texts, row)}`, `key ${key} ${named(texts, key)}`, `weight ${weightText(map, attention, row, key)}`]);
         showQuery(row, "map");
       },
       choose,
@@ -146,7 +147,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
         series: attention.nPrompt > 1 ? [{ name: "this prompt", points: points(alpha) }, { name: "all prompts", points: points(mean), quiet: true }] : [{ name: "this prompt", points: points(alpha) }],
         show: (y) => fixed(y, 4),
       }),
-      numbers: () => tableOf({ caption: `Attention received in layer ${layer}, head ${at}`, columns: [{ label: "position", value: (k) => k }, { label: "token", value: (k) => quoted(texts[k] ?? ""), text: true }, { label: "alpha", value: (k) => Number(alpha[k]!.toPrecision(4)) }], rows: [...alpha.keys()] }),
+      numbers: () => tableOf({ caption: `Attention received in layer ${layer}, head ${at}`, columns: [{ label: "position", value: (k) => k }, { label: "token", value: (k) => named(texts, k), text: true }, { label: "alpha", value: (k) => Number(alpha[k]!.toPrecision(4)) }], rows: [...alpha.keys()] }),
       file: where,
     });
     pictures.push(profileFigure);
@@ -156,11 +157,13 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
   if (attention.nPrompt > 0 && prompt >= attention.nPrompt) paired.unshift(h("p", { class: "note" }, `The report holds attention by token of the first ${plural(attention.nPrompt, "prompt")} alone; this is prompt ${prompt}.`));
   return [
     section("Attention", ...(map ? [paired[0]!] : paired)),
-    ...(text ? [section("The text", h("p", { class: "note" }, `Darker tokens receive more attention in this head (square root of alpha). Underlined: sinks, above ${epsilon}.`, map ? " A token under the pointer becomes the query; the keys that it looks at are framed." : ""), text.element)] : []),
-    ...(map ? [section("Keys", ...paired.slice(1))] : []),
-    ...(file ? [] : []),
+    ...(text ? [section("The text", h("p", { class: "note" }, `The colour is the attention that a token receives in this head, on a square-root scale. Underlined: sinks, above ${epsilon}.`, map ? " A token under the pointer becomes the query; the keys that it looks at are framed." : ""), text.element)] : []),
+    ...(map && paired.length > 1 ? [section("Keys", ...paired.slice(1))] : []),
   ];
 }
+
+// Documents of older programs have no texts.
+const named = (texts: string[], i: number) => (texts[i] === undefined ? "" : quoted(texts[i]));
 
 // Whether enough rows see a key for its mean to say something.
 export function seen(profile: Profile, n: number, key: number): boolean {
@@ -177,12 +180,12 @@ const weightText = (map: AttentionMap, attention: Attention, row: number, key: n
 function topKeys(map: AttentionMap, texts: string[], query: number): string[] {
   const row = map.row(query);
   const top = strongest(row, 3, 0);
-  return top.length === 0 ? [] : [`looks at ${top.map((k) => `${k} ${clipped(quoted(texts[k] ?? ""), 12)} ${fixed(row[k], 3)}`).join(", ")}`];
+  return top.length === 0 ? [] : [`looks at ${top.map((k) => `${k} ${clipped(named(texts, k), 12)} ${fixed(row[k], 3)}`).join(", ")}`];
 }
 
 function queryTable(map: AttentionMap, texts: string[], query: number) {
   const row = map.row(query);
-  return tableOf({ caption: `Whom query ${query} looks at`, columns: [{ label: "key", value: (k) => k }, { label: "token", value: (k) => quoted(texts[k] ?? ""), text: true }, { label: "weight", value: (k) => Number(row[k]!.toPrecision(3)) }], rows: strongest(row, 64, 0) });
+  return tableOf({ caption: `Whom query ${query} looks at`, columns: [{ label: "key", value: (k) => k }, { label: "token", value: (k) => named(texts, k), text: true }, { label: "weight", value: (k) => Number(row[k]!.toPrecision(3)) }], rows: strongest(row, 64, 0) });
 }
 
 const bandText = (band: number, each: number, profile: Profile) => (each <= 1 ? String(band) : `${Math.ceil((band * profile.run.length) / 32)} to ${Math.ceil(((band + 1) * profile.run.length) / 32) - 1}`);
@@ -197,7 +200,7 @@ function causes(context: Context, layer: number, at: number): Node[] {
     { what: "logit", sink: found.logit, other: found.other_logit },
   ];
   const gap = isNumber(found.gap) ? `The gap of ${fixed(found.gap, 2)} comes from the keys' lengths by ${fixed(found.gap_by_norm, 2)} and from angles by ${fixed(found.gap_by_angle, 2)}; queries are ${fixed(found.query_norm, 1)} long.` : "";
-  return [section("Why", h("p", {}, gap),
+  return [section("Why", h("p", {}, gap), pair(
     table({
       caption: "Sink keys against all others",
       file: `${context.document.name}-l${layer}h${at}-why`,
@@ -209,5 +212,5 @@ function causes(context: Context, layer: number, at: number): Node[] {
       file: `${context.document.name}-l${layer}h${at}-where`,
       columns: [{ label: "position", value: (r) => r.position }, { label: "token", value: (r) => r.text, show: (r) => h("bdi", { class: "word" }, quoted(r.text)), text: true }, { label: "share of prompts", value: (r) => r.share, show: (r) => fixed(r.share, 2) }],
       rows: found.where,
-    }))];
+    })))];
 }

@@ -6,7 +6,8 @@ import { count, fixed, interval, percent, plain, plural, quoted, signed } from "
 import { figure } from "../plot/figure";
 import { grid, gridRows } from "../plot/grid";
 import { lines } from "../plot/lines";
-import { table, tableOf } from "../plot/table";
+import { tableOf } from "../plot/csv";
+import { table } from "../plot/table";
 import { choice, facts, half, notesOf, pair, section, type Context, type View } from "./view";
 
 export const overview: View = {
@@ -66,8 +67,7 @@ function dependsOn(content: Content): [string, string][] {
   const { model } = content;
   const about: [string, string][] = [
     ["model", model.name],
-    ["architecture", `${model.architecture}, ${model.n_layer} layers of ${model.n_head} heads${model.n_expert > 0 ? `, ${model.n_expert} experts` : ""}`],
-    ["weights", model.file_type],
+    ["architecture", `${model.architecture}, ${model.n_layer} layers of ${model.n_head} heads${model.n_expert > 0 ? `, ${model.n_expert} experts` : ""}, ${model.file_type}`],
   ];
   if (content.schema === "sinkscope.eval/1") {
     const { run } = content;

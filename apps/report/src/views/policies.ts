@@ -3,8 +3,9 @@ import * as Plot from "@observablehq/plot";
 import { as, type Evaluation } from "../data/documents";
 import { bytes, count, fixed, isNumber, percent, short, tick } from "../format";
 import { figure } from "../plot/figure";
-import { lines, logTicks, plotStyle, spread, type Series } from "../plot/lines";
-import { table, tableOf } from "../plot/table";
+import { lines, logAxisX, logAxisY, logTicks, plotStyle, spread, type Series } from "../plot/lines";
+import { tableOf } from "../plot/csv";
+import { table } from "../plot/table";
 import { colours, muted, seriesColour } from "../theme";
 import { s } from "../dom";
 import { answer } from "./overview";
@@ -61,14 +62,16 @@ export const pairs = (figures: HTMLElement[]): HTMLElement[] => Array.from({ len
 export function overBytes(results: readonly Result[], of: (r: Result) => number | null | undefined, label: string, width: number, log: boolean): SVGSVGElement {
   const points = results.filter((r) => isNumber(of(r))).map((r) => ({ x: r.kv_bytes, y: of(r)!, policy: r.policy, name: resultName(r), colour: policyColour(results, r) }));
   const names = [...new Set(points.map((p) => p.policy))];
-  const ticks = logTicks(points.map((p) => p.y));
+  const ticks = log ? logTicks(points.map((p) => p.y)) : [];
   const marginRight = 30 + 6.2 * Math.max(...names.map((n) => n.length));
   const plot = Plot.plot({
     width, height: 300, marginTop: 28, marginLeft: 56, marginBottom: 40, marginRight, style: plotStyle(),
-    x: { label: "bytes of keys and values", labelAnchor: "center", labelArrow: "none", tickSize: 0, type: "log", tickFormat: (x: number) => bytes(x), ticks: doublings(points.map((p) => p.x)) },
-    y: { label, tickSize: 0, tickFormat: tick, ...(log ? { type: "log", ticks } : { nice: true, ticks: 5 }) },
+    x: { type: "log", axis: null, inset: 6 },
+    y: { label, tickSize: 0, tickFormat: tick, inset: 4, ...(log ? { type: "log", axis: null } : { nice: true, ticks: 5 }) },
     marks: [
       Plot.gridY(log ? ticks : undefined, { stroke: colours().grid, strokeOpacity: 1, ...(log ? {} : { ticks: 5 }) }),
+      logAxisX(doublings(points.map((p) => p.x)), "bytes of keys and values", bytes),
+      log ? logAxisY(ticks, label) : null,
       Plot.line(points, { x: "x", y: "y", z: "policy", sort: "x", stroke: "colour", strokeOpacity: 0.6 }),
       Plot.dot(points, { x: "x", y: "y", r: 4.5, fill: "colour", stroke: colours().paper }),
       Plot.tip(points, Plot.pointer({ x: "x", y: "y", fill: colours().paper, stroke: colours().grid, title: (p: (typeof points)[number]) => `${p.name}\n${bytes(p.x)}\n${label} ${short(p.y)}` })),

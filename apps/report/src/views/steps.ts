@@ -5,7 +5,7 @@ import { fixed, percent, quoted, visible } from "../format";
 import { figure } from "../plot/figure";
 import { grid } from "../plot/grid";
 import { lines } from "../plot/lines";
-import { tableOf } from "../plot/table";
+import { tableOf } from "../plot/csv";
 import type { HeadNumbers, Metric } from "../data/metrics";
 import { answer } from "./overview";
 import { choice, half, notesOf, pair, section, type View } from "./view";

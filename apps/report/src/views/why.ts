@@ -7,7 +7,8 @@ import { figure } from "../plot/figure";
 import { grid, gridRows } from "../plot/grid";
 import { lines, type Series } from "../plot/lines";
 import { split } from "../plot/split";
-import { table, tableOf } from "../plot/table";
+import { tableOf } from "../plot/csv";
+import { table } from "../plot/table";
 import { half, notesOf, pair, section, type Context, type View } from "./view";
 
 type Head = NonNullable<ExplainedLayer["heads"]>[number];

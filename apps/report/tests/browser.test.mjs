@@ -1,0 +1,311 @@
+// The report in Debian's Chromium. SINKSCOPE_REPORTS: a folder of reports that the program wrote; made-up ones are tested always.
+import assert from "node:assert/strict";
+import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { after, before, test } from "node:test";
+import { reportData, reportHtml } from "./make-report.mjs";
+import { samples } from "./make-samples.mjs";
+import { HOSTILE } from "./made-up.mjs";
+import { browser, open, tabs } from "./page.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const folder = mkdtempSync(join(tmpdir(), "sinkscope-report-"));
+for (const [name, documents] of Object.entries(samples())) writeFileSync(join(folder, `made-up-${name}.html`), reportHtml(documents));
+const inFolder = (path) => readdirSync(path).filter((f) => f.endsWith(".html")).sort().map((f) => join(path, f));
+const files = [...inFolder(folder), ...(process.env.SINKSCOPE_REPORTS ? inFolder(process.env.SINKSCOPE_REPORTS) : [])];
+const made = (name) => join(folder, `made-up-${name}.html`);
+
+let chromium;
+before(async () => { chromium = await browser(); });
+after(() => chromium.close());
+
+async function opened(file, fragment, run, options) {
+  const it = await open(chromium, file, fragment, options);
+  try {
+    await run(it.page, it);
+    assert.deepEqual(it.faults, [], `${basename(file)}${fragment}`);
+  } finally {
+    await it.close();
+  }
+}
+
+const go = async (page, fragment) => {
+  await page.evaluate((hash) => { location.hash = hash; }, fragment);
+  await page.waitForTimeout(60);
+};
+
+// Every document of a file with every view that it has.
+async function everyView(page, documents, run) {
+  for (let doc = 0; doc < documents.length; ++doc) {
+    await go(page, `doc=${doc}`);
+    for (const { label, view } of await tabs(page)) {
+      await go(page, `doc=${doc}&view=${view}`);
+      await run({ doc, view, label, document: documents[doc] });
+    }
+  }
+}
+
+const numberOf = (text) => Number(text.replace("−", "-").replaceAll(",", "").replace(/[^\d.eE+-]/g, ""));
+const digitsOf = (text) => (/\.(\d+)/.exec(text)?.[1] ?? "").length;
+// A shown number is the document's, rounded to the digits that are shown.
+function sameNumber(shown, value, what) {
+  if (value === null || value === undefined) return assert.equal(shown, "–", what);
+  assert.ok(Math.abs(numberOf(shown) - value) <= 0.5001 * 10 ** -digitsOf(shown) + 1e-9 * Math.abs(value), `${what}: '${shown}' is shown, the document has ${value}`);
+}
+
+const cells = (page, caption) => page.evaluate((wanted) => {
+  const table = [...document.querySelectorAll("table")].find((t) => t.caption?.textContent === wanted);
+  return table && [...table.tBodies[0].rows].map((row) => [...row.cells].map((c) => c.textContent));
+}, caption);
+
+const parsed = (csv) => csv.trimEnd().split("\r\n").map((line) => line.match(/("([^"]|"")*"|[^,]*)(,|$)/g).slice(0, -1).map((c) => c.replace(/,$/, "").replace(/^"([\s\S]*)"$/, "$1").replaceAll('""', '"')));
+
+async function saved(page, selector) {
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click(selector)]);
+  return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
+}
+
+for (const file of files) {
+  const name = basename(file);
+  const { documents } = reportData(readFileSync(file, "utf8"));
+
+  test(`${name}: every view opens, asks for nothing and is accessible in both themes`, async () => {
+    for (const colorScheme of ["light", "dark"])
+      await opened(file, "", async (page) => {
+        await everyView(page, documents, async ({ doc, view, label }) => {
+          assert.equal(await page.textContent('.tabs a[aria-current="page"]'), label);
+          assert.ok((await page.textContent("main h1")).length > 0);
+          await page.evaluate(axe);
+          const { violations } = await page.evaluate(() => axe.run({ resultTypes: ["violations"] }));
+          const serious = violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`);
+          assert.deepEqual(serious, [], `${name}, ${colorScheme}, document ${doc}, ${view}`);
+        });
+      }, { colorScheme });
+  });
+
+  test(`${name}: the numbers on the page are the document's`, async () => {
+    await opened(file, "", async (page) => {
+      for (const [doc, { content }] of documents.entries()) {
+        const kind = /\.(\w+)\//.exec(content.schema)[1];
+        await go(page, `doc=${doc}`);
+        if (kind === "profile") {
+          const rows = await cells(page, "Attention to the first token");
+          sameNumber(rows[0][1], content.sink_rate.first, "sink rate");
+          sameNumber(rows[0][3], content.sink_rate.null, "null");
+          sameNumber(rows[1][1], content.sink_rate.alpha_by_position[0], "alpha");
+          content.first.n.forEach((_, i) => sameNumber(rows[2 + i][1], content.first.share[i], "share"));
+          sameNumber(rows[5][1], content.strongest_is_first, "strongest is first");
+          const sinks = await cells(page, "Positions on which more than 25 % of the heads sink");
+          content.sinks.forEach((sink, i) => { sameNumber(sinks[i][3], sink.sink_rate, "a sink's rate"); sameNumber(sinks[i][5], sink.alpha, "a sink's alpha"); assert.equal(Number(sinks[i][6]), sink.heads.length); });
+        }
+        if (kind === "profile" || kind === "explain") {
+          for (const metric of await page.$$eval("#heads select option", (options) => options.map((o) => o.value))) {
+            await go(page, `doc=${doc}&metric=${metric}`);
+            const { bytes } = await saved(page, "#heads [data-focus=heads-CSV]");
+            const rows = parsed(bytes.toString());
+            assert.deepEqual(rows[0], ["layer", "head", metric]);
+            const values = new Map([...content.layers, ...(content.explain?.layers ?? [])].flatMap((l) => (l.heads ?? []).filter((h) => metric in h).map((h) => [`${l.layer} ${h.head}`, h[metric]])));
+            for (const [layer, head, value] of rows.slice(1)) if (values.has(`${layer} ${head}`)) assert.equal(value, String(values.get(`${layer} ${head}`) ?? ""), `${metric} of ${layer}:${head}`);
+            assert.ok(rows.length > values.size, `${metric}: ${rows.length - 1} rows of ${values.size}`);
+          }
+        }
+        if (kind === "ablate") {
+          const rows = await cells(page, "Edits and their controls");
+          content.edits.forEach((edit, i) => { assert.equal(rows[i][0], edit.edit); sameNumber(rows[i][1], edit.loss_change, edit.edit); sameNumber(rows[i][3], edit.kl, edit.edit); sameNumber(rows[i][6], edit.control?.loss_change ?? null, edit.edit); });
+        }
+        if (kind === "eval") {
+          const rows = await cells(page, "Policies");
+          content.results.forEach((r, i) => { assert.equal(rows[i][0], r.policy); sameNumber(rows[i][6], r.ppl ?? r.accuracy, r.policy); });
+        }
+        if (kind === "training") {
+          const table = await page.$$eval("table", (tables) => [...tables.at(-1).tBodies[0].rows].map((row) => [...row.cells].map((c) => c.textContent)));
+          content.runs.forEach((run, i) => { assert.equal(table[i][0], run.name); sameNumber(table[i][6], run.lines.at(-1).alpha, run.name); sameNumber(table[i][8], run.lines.at(-1).validation, run.name); });
+        }
+        if (kind === "denoise") {
+          await page.click("#centre summary");
+          const rows = await cells(page, "Steps");
+          content.steps.forEach((step, i) => { assert.equal(Number(rows[i][1]), step.n_masked); sameNumber(rows[i][3], step.centre, `step ${i}`); });
+        }
+      }
+    });
+  });
+
+  test(`${name}: every export is saved and can be read`, async () => {
+    await opened(file, "", async (page) => {
+      await everyView(page, documents, async ({ doc, view }) => {
+        const where = `${name}, document ${doc}, ${view}`;
+        for (const focus of await page.$$eval("main button[data-focus]", (buttons) => buttons.filter((b) => ["SVG", "PNG", "CSV"].includes(b.textContent)).map((b) => b.dataset.focus))) {
+          const { name: saidName, bytes } = await saved(page, `[data-focus="${focus.replaceAll('"', '\\"')}"]`);
+          assert.match(saidName, /^[^/\\<>]+\.(svg|png|csv)$/, where);
+          if (saidName.endsWith(".svg")) {
+            const found = await page.evaluate((text) => {
+              const parsed = new DOMParser().parseFromString(text, "image/svg+xml");
+              return { error: parsed.querySelector("parsererror")?.textContent ?? null, marks: parsed.querySelectorAll("rect, path, circle, image, line").length, scripts: parsed.querySelectorAll("script, foreignObject").length };
+            }, bytes.toString());
+            assert.equal(found.error, null, `${where}, ${saidName}`);
+            assert.equal(found.scripts, 0);
+            assert.ok(found.marks > 1 && found.marks <= 5000 + 500, `${where}, ${saidName}: ${found.marks} marks`);
+          } else if (saidName.endsWith(".png")) {
+            assert.equal(bytes.subarray(0, 8).toString("latin1"), "\x89PNG\r\n\x1a\n");
+            assert.ok(bytes.readUInt32BE(16) > 200 && bytes.readUInt32BE(20) > 80, `${where}, ${saidName}: ${bytes.readUInt32BE(16)} x ${bytes.readUInt32BE(20)}`);
+          } else {
+            const rows = parsed(bytes.toString());
+            assert.ok(rows.length > 0 && rows.every((row) => row.length === rows[0].length || bytes.includes("\n")), where);
+          }
+        }
+      });
+    });
+  });
+
+  test(`${name}: the keyboard alone reaches everything`, async () => {
+    await opened(file, "", async (page) => {
+      await everyView(page, documents, async ({ doc, view }) => {
+        const wanted = await page.evaluate(() => {
+          const all = [...document.querySelectorAll("a[href], button, select, summary, [tabindex='0']")].filter((e) => e.getClientRects().length > 0 && !e.closest("details:not([open]) > :not(summary)"));
+          all.forEach((e, i) => e.setAttribute("data-test-stop", i));
+          document.activeElement?.blur();
+          document.body.tabIndex = -1;
+          document.body.focus();
+          document.body.removeAttribute("tabindex");
+          return all.length;
+        });
+        const reached = new Set();
+        for (let i = 0; i < wanted + 3 && reached.size < wanted; ++i) {
+          await page.keyboard.press("Tab");
+          const stop = await page.evaluate(() => document.activeElement?.getAttribute("data-test-stop"));
+          if (stop !== null) reached.add(stop);
+        }
+        assert.equal(reached.size, wanted, `${name}, document ${doc}, ${view}: ${reached.size} of ${wanted}`);
+      });
+    });
+  });
+
+  const profiled = documents.findIndex(({ content }) => content.schema === "sinkscope.profile/1");
+  if (profiled >= 0)
+    test(`${name}: a cell opens its head, by pointer and by keys`, async () => {
+      const { content, tensors } = documents[profiled];
+      await opened(file, `#doc=${profiled}`, async (page) => {
+        const layer = Math.min(2, content.model.n_layer - 1), head = Math.min(1, content.layers[layer].heads.length - 1);
+        const open = () => page.textContent("main h1");
+        await page.focus("#heads [role=gridcell]");
+        for (let i = 0; i < layer; ++i) await page.keyboard.press("ArrowRight");
+        for (let i = 0; i < head; ++i) await page.keyboard.press("ArrowDown");
+        const cell = await page.$eval("#heads [role=gridcell]", (e) => ({ label: e.getAttribute("aria-label"), box: e.getBoundingClientRect().toJSON() }));
+        assert.match(cell.label, new RegExp(`^layer ${layer}, head ${head}: `));
+        const metric = await page.$eval("#heads select", (s) => s.value);
+        if (content.layers[layer].measured) sameNumber(cell.label.split(": ")[1], content.layers[layer].heads[head][metric], "the cell's label");
+        await page.keyboard.press("Enter");
+        await page.waitForTimeout(60);
+        assert.equal(await open(), `Layer ${layer}, head ${head}`);
+        await page.goBack();
+        await page.waitForTimeout(60);
+        await page.mouse.click(cell.box.x + cell.box.width / 2, cell.box.y + cell.box.height / 2);
+        await page.waitForTimeout(60);
+        assert.equal(await open(), `Layer ${layer}, head ${head}`);
+        const shown = await page.$$eval(".facts dd", (all) => all.map((e) => e.textContent));
+        if (content.layers[layer].measured) sameNumber(shown[1], content.layers[layer].heads[head].alpha_first, "alpha of the head");
+        if (tensors.alpha && content.prompts) {
+          const first = await page.getAttribute("#token-0", "aria-label");
+          const [, nLayer, nHead, nKey] = tensors.alpha.shape;
+          assert.ok(nLayer === content.model.n_layer && nHead > head);
+          sameNumber(/receives ([\d.]+)/.exec(first)[1], (tensors.alpha.data[(layer * nHead + head) * nKey] / 255) ** 2, "attention that the first token receives");
+        }
+      });
+    });
+}
+
+test("a link shows the view that it was made of, and going back goes back", async () => {
+  await opened(made("everything"), "#doc=0&view=head&layer=0&head=3&query=17&theme=dark", async (page) => {
+    assert.equal(await page.textContent("main h1"), "Layer 0, head 3");
+    assert.equal(await page.getAttribute("html", "data-theme"), "dark");
+    assert.equal(await page.getAttribute("#query-17", "aria-selected"), "true");
+    await page.click('.tabs a:text("Text")');
+    assert.match(page.url(), /view=text/);
+    await page.goBack();
+    await page.waitForTimeout(60);
+    assert.equal(await page.textContent("main h1"), "Layer 0, head 3");
+    await page.reload();
+    await page.waitForSelector("main h1");
+    assert.equal(await page.textContent("main h1"), "Layer 0, head 3");
+  });
+});
+
+test("the map, the text and the fan show the same query", async () => {
+  const { documents } = reportData(readFileSync(made("everything"), "utf8"));
+  const { map } = documents[0].tensors;
+  const [, nMap, n] = map.shape;
+  const [layer, head] = documents[0].content.run.maps[1];
+  await opened(made("everything"), `#view=head&layer=${layer}&head=${head}`, async (page) => {
+    await page.click("#token-20");
+    assert.match(page.url(), /query=20/);
+    assert.equal(await page.getAttribute("#query-20", "aria-selected"), "true");
+    assert.ok(await page.$eval("#token-20", (e) => e.classList.contains("query")));
+    const codes = map.data.subarray((1 % nMap) * n * n + 20 * n, (1 % nMap) * n * n + 21 * n);
+    const weights = [...codes].map((v) => (v === 0 ? 0 : 2 ** ((v - 255) / 25.4)));
+    const top = weights.indexOf(Math.max(...weights));
+    const shown = await page.$$eval("#fan svg text", (all) => all.map((t) => t.textContent));
+    const at = shown.indexOf(String(top));
+    assert.ok(at >= 0, "the strongest key is in the fan");
+    sameNumber(shown[at + 2], weights[top], "its weight");
+    await page.mouse.move(1, 1);
+    await page.focus(".queries");
+    await page.keyboard.press("ArrowDown");
+    assert.match(page.url(), /query=21/);
+  });
+});
+
+test("hostile text is shown as text", async () => {
+  await opened(made("hostile"), "#view=text", async (page) => {
+    const scripts = await page.$$eval("script", (all) => all.length);
+    assert.equal(scripts, 1, "the page's own script alone");
+    assert.equal(await page.$$eval("main img, main iframe, main a[href^=javascript]", (all) => all.length), 0);
+    const shown = await page.$$eval(".token", (all) => all.map((e) => e.textContent));
+    assert.equal(shown.length, HOSTILE.length);
+    assert.equal(shown[0], "<script>alert(1)</script>");
+    assert.equal(shown[1], " <img src=x onerror=alert(2)>");
+    assert.equal(shown[HOSTILE.indexOf(" &amp;&lt;")], " &amp;&lt;");
+    assert.equal(shown[HOSTILE.indexOf("\u202Eevil\u202C")], "⟨U+202E⟩evil⟨U+202C⟩");
+    assert.equal(shown[HOSTILE.indexOf("\u0000\u0007\u001b[31m")], "␀␇␛[31m");
+    assert.equal(shown[HOSTILE.indexOf(" 👩‍👩‍👧")], " 👩‍👩‍👧");
+    for (const view of ["overview", "head", "why"]) await go(page, `view=${view}&layer=0&head=0`);
+  });
+});
+
+test("the page may fetch nothing", async () => {
+  const { page, faults, close } = await open(chromium, made("everything"));
+  const outcome = await page.evaluate(() => fetch("http://127.0.0.1:9/").then(() => "fetched", () => "refused"));
+  await close();
+  assert.equal(outcome, "refused");
+  assert.ok(faults.some((f) => /Content Security Policy/.test(f)), faults.join("\n"));
+});
+
+test("many cells are one picture, few are cells", async () => {
+  await opened(made("wide"), "", async (page) => {
+    assert.equal(await page.$$eval("#heads svg image", (all) => all.length), 1);
+    assert.ok(await page.$$eval("#heads svg *", (all) => all.length) < 1000);
+  });
+  await opened(made("everything"), "", async (page) => assert.equal(await page.$$eval("#heads svg image", (all) => all.length), 0));
+});
+
+test("a printed page is light and has no controls", async () => {
+  await opened(made("everything"), "#theme=dark", async (page) => {
+    await page.emulateMedia({ media: "print" });
+    await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+    assert.equal(await page.getAttribute("html", "data-theme"), "light");
+    assert.equal(await page.$$eval(".top, .tools, .controls", (all) => all.filter((e) => e.getClientRects().length > 0).length), 0);
+    assert.ok((await page.pdf()).length > 20_000);
+    await page.evaluate(() => dispatchEvent(new Event("afterprint")));
+    assert.equal(await page.getAttribute("html", "data-theme"), "dark");
+  });
+});
+
+test("a page without data, and one with damaged data, say so", async () => {
+  const frame = reportHtml([]).replace(/(<script id="sinkscope-data"[^>]*>)[^<]*/, "$1");
+  for (const [name, html, says] of [["empty", frame, /holds no data/], ["damaged", frame.replace(/(<script id="sinkscope-data"[^>]*>)/, "$1AAAA"), /cannot be decompressed/]]) {
+    const file = join(folder, `${name}.htm`);
+    writeFileSync(file, html);
+    await opened(file, "", async (page) => assert.match(await page.textContent("[role=alert]"), says));
+  }
+});
