@@ -16,7 +16,8 @@ namespace {
 using nlohmann::json;
 using Points = std::vector<std::pair<double, double>>;
 
-constexpr double kWidth = 860, kMargin = 24, kAxisLeft = 64, kPlotHeight = 200, kLetter = 6.2;  // kLetter: of a text of 12 pixels, about
+constexpr double kWidth = 860, kMargin = 24, kAxisLeft = 64, kPlotHeight = 200;
+constexpr double kLetter = 6.2, kWideLetter = 7.4;  // of a text of 12 pixels: on average, and at most but for M and W
 
 double number(const json& value) { return value.is_number() ? value.get<double>() : NAN; }
 
@@ -38,7 +39,7 @@ std::vector<std::string> wrapped(const std::string& text, double width, double s
 
 // Its front, where it does not fit into a width.
 std::string shortened(const std::string& text, double width) {
-  auto n = static_cast<size_t>(width / kLetter);
+  auto n = static_cast<size_t>(width / kWideLetter);
   if (text.size() <= n) return text;
   while (n > 0 && (text[n] & 0xC0) == 0x80) --n;  // no half characters
   return text.substr(0, n) + "…";
@@ -211,7 +212,10 @@ Panel positions_panel(const json& profile) {
                           const json& s = sinks[i];
                           const double px = x(number(s.at("position"))), py = y(std::max(number(s.at("alpha")), y.low));
                           svg.circle(px, py, 4, palette().accent, palette().paper);
-                          if (i < kMostNames) svg.text(px + 8, py + 4, fmt::format("{} {}", s.at("position").get<int>(), s.at("text").get<std::string>()), {.colour = palette().accent});
+                          const bool is_left = px < kWidth * .7;  // else its name has no room on the right
+                          if (i < kMostNames)
+                            svg.text(px + (is_left ? 8 : -8), py + 4, fmt::format("{} {}", s.at("position").get<int>(), s.at("text").get<std::string>()),
+                                     {.anchor = is_left ? "start" : "end", .colour = palette().accent});
                         }
                       });
 }
@@ -244,7 +248,7 @@ Panel edits_panel(const json& ablated) {
   return {kRow * static_cast<double>(edits.size()) + 84, [&edits](Svg& svg, double top) {
             size_t longest = 10;
             for (const json& e : edits) longest = std::max(longest, e.at("edit").get<std::string>().size());
-            const double plot = top + 56, left = std::min(kMargin + kLetter * static_cast<double>(longest) + 20, kWidth * .5), right = kWidth - kMargin - 60;
+            const double plot = top + 56, left = std::min(kMargin + kWideLetter * static_cast<double>(longest) + 20, kWidth * .5), right = kWidth - kMargin - 60;
             const double bottom = plot + kRow * static_cast<double>(edits.size());
             double low = 0, high = 0;
             const auto widen = [&](const json& change) {
@@ -261,10 +265,10 @@ Panel edits_panel(const json& ablated) {
             const Scale x{low < 0 ? low - room : 0, high + room, left, right};
             svg.text(kMargin, top + 22, "Change of the loss, nats per token", {.size = 14, .bold = true});
             const std::string &edit_colour = palette().series[1], &control_colour = palette().series[0];
-            svg.circle(left + 6, top + 40, 5, edit_colour, edit_colour);
-            svg.text(left + 18, top + 44, "the edit", {});
-            svg.circle(left + 96, top + 40, 5, palette().paper, control_colour);
-            svg.text(left + 108, top + 44, "the same elsewhere, drawn at random; lines: 95 % intervals", {});
+            svg.circle(kMargin + 6, top + 40, 5, edit_colour, edit_colour);
+            svg.text(kMargin + 18, top + 44, "the edit", {});
+            svg.circle(kMargin + 96, top + 40, 5, palette().paper, control_colour);
+            svg.text(kMargin + 108, top + 44, "the same elsewhere, drawn at random; lines: 95 % intervals", {});
             for (const double tick : x.ticks(6)) {
               svg.line(x(tick), plot, x(tick), bottom, {tick == 0 ? palette().ink : palette().grid});
               svg.text(x(tick), bottom + 18, fmt::format("{:g}", tick), {.anchor = "middle"});
