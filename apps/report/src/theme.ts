@@ -1,5 +1,5 @@
 // Colours of the page and of plots: one table, which the program's own pictures read too.
-import { interpolateLab, interpolateRgbBasis, lab } from "d3";
+import { interpolateLab, interpolateRgbBasis, rgb } from "d3";
 import palette from "../palette.json";
 
 export type Theme = "light" | "dark";
@@ -42,8 +42,12 @@ export function diverging(): (t: number) => string {
 
 const clamped = (f: (t: number) => string) => (t: number) => f(Math.min(1, Math.max(0, t)));
 
-// The darker of two inks on a light colour, the lighter one on a dark colour.
-export const inkOn = (background: string): string => (lab(background).l > 58 ? palette.ink : "#ffffff");
+// Black or white, whichever is read better: their contrast is at least 4.58 on any colour.
+export function inkOn(background: string): string {
+  const { r, g, b } = rgb(background);
+  const [red, green, blue] = [r, g, b].map((c) => (c <= 10.31 ? c / 3294.6 : ((c / 255 + 0.055) / 1.055) ** 2.4)) as [number, number, number];
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 ? "#000000" : "#ffffff";
+}
 
 export const seriesColour = (i: number): string => current.series[i % current.series.length]!;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];

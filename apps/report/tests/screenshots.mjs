@@ -11,7 +11,7 @@ import { browser, open } from "./page.mjs";
 
 const REPORTS = process.env.SINKSCOPE_REPORTS;
 const OUT = process.argv[2] ?? join(dirname(fileURLToPath(import.meta.url)), "../../../docs/pictures/report");
-const WIDTH = 1280, COLOURS = 96;
+const WIDTH = 1280, COLOURS = 256;
 
 // name: [report, fragment, height in pixels]; "made-up" reports are of samples().
 const PICTURES = {

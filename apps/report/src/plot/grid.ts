@@ -22,14 +22,15 @@ export interface Grid {
   choose?: ((layer: number, head: number) => void) | undefined;
 }
 
-const LEFT = 40, RIGHT = 8, MEANS = 46, BOTTOM = 74;
+const RIGHT = 8, MEANS = 46, BOTTOM = 74;
 const WIDEST = 60, HIGHEST = 34, TALLEST = 680, LEAST = 5;
 
 export const showMetric = (metric: Metric, value: number | null | undefined): string => (metric.unit === "%" ? `${fixed(value, 1)} %` : metric.unit ? `${short(value)} ${metric.unit}` : metric.domain ? fixed(value, 3) : short(value));
 
 export function grid({ numbers, metric, domain, width, columns = "layer", rows = "head", columnName = String, at, marked, markedNote, choose }: Grid): { plot: SVGSVGElement; over: HTMLElement } {
   const nLayer = numbers.length, nHead = Math.max(1, ...numbers.map((heads) => heads.length));
-  const cw = Math.max(3, Math.min(WIDEST, Math.floor((width - LEFT - RIGHT) / nLayer)));
+  const left = Math.max(40, 14 + 6.2 * rows.length);
+  const cw = Math.max(3, Math.min(WIDEST, Math.floor((width - left - RIGHT) / nLayer)));
   const ch = Math.min(HIGHEST, Math.max(LEAST, Math.min(cw, Math.floor(TALLEST / nHead))), Math.max(cw, 14));
   const gap = Math.min(cw, ch) >= 8 ? 1 : 0;
   const [w, hgt] = [nLayer * cw, nHead * ch];
@@ -38,11 +39,11 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
   const many = nLayer * nHead > MANY_MARKS;
 
   const cells: Element[] = [];
-  if (many) cells.push(raster(nLayer, nHead, (l, r) => { const v = numbers[l]![r]; return isNumber(v) ? scaled(v) : null; }, colour, { x: LEFT, y: MEANS, width: w, height: hgt }));
+  if (many) cells.push(raster(nLayer, nHead, (l, r) => { const v = numbers[l]![r]; return isNumber(v) ? scaled(v) : null; }, colour, { x: left, y: MEANS, width: w, height: hgt }));
   for (let l = 0; l < nLayer; ++l)
     for (let r = 0; r < nHead; ++r) {
       const value = numbers[l]![r];
-      const place = { x: LEFT + l * cw, y: MEANS + r * ch, width: cw - gap, height: ch - gap };
+      const place = { x: left + l * cw, y: MEANS + r * ch, width: cw - gap, height: ch - gap };
       if (!many && isNumber(value)) cells.push(s("rect", { ...place, rx: gap ? 2 : 0, fill: colour(scaled(value)) }));
       if (!many && !isNumber(value)) cells.push(s("rect", { x: place.x + 0.5, y: place.y + 0.5, width: cw - gap - 1, height: ch - gap - 1, rx: 2, fill: "none", stroke: colours().grid, "stroke-dasharray": "2 2" }));
       if (marked?.(l, r)) cells.push(s("circle", { cx: place.x + (cw - gap) / 2, cy: place.y + (ch - gap) / 2, r: Math.max(1.2, Math.min(3, ch / 8)), fill: colours().paper, stroke: colours().accent, "stroke-width": Math.min(1.5, ch / 8) }));
@@ -54,18 +55,18 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
     const mean = meanOf(heads);
     if (mean === null) return null;
     const t = Math.min(1, Math.max(0, scaled(mean)));
-    return s("rect", { x: LEFT + l * cw, width: cw - gap, y: MEANS - 8 - 28 * Math.max(t, zero), height: Math.max(0.5, 28 * Math.abs(t - zero)), fill: muted(), opacity: 0.55 });
+    return s("rect", { x: left + l * cw, width: cw - gap, y: MEANS - 8 - 28 * Math.max(t, zero), height: Math.max(0.5, 28 * Math.abs(t - zero)), fill: muted(), opacity: 0.55 });
   }).filter((e) => e !== null);
 
   const axis: Element[] = [
-    ...places(nLayer, Math.min(nLayer, w / (8 + 7 * Math.max(...numbers.map((_, l) => columnName(l).length))))).map((l) => label(LEFT + (l + 0.5) * cw - gap / 2, MEANS + hgt + 14, columnName(l), { "text-anchor": "middle" })),
-    ...places(nHead, Math.min(nHead, hgt / 13)).map((r) => label(LEFT - 7, MEANS + (r + 0.5) * ch + 3.5, String(r), { "text-anchor": "end" })),
-    label(LEFT, MEANS + hgt + 30, `${columns} →`),
+    ...places(nLayer, Math.min(nLayer, w / (8 + 7 * Math.max(...numbers.map((_, l) => columnName(l).length))))).map((l) => label(left + (l + 0.5) * cw - gap / 2, MEANS + hgt + 14, columnName(l), { "text-anchor": "middle" })),
+    ...places(nHead, Math.min(nHead, hgt / 13)).map((r) => label(left - 7, MEANS + (r + 0.5) * ch + 3.5, String(r), { "text-anchor": "end" })),
+    label(left, MEANS + hgt + 30, `${columns} →`),
     label(0, MEANS - 10, `${rows} ↓`),
   ];
-  if (markedNote && marked) axis.push(s("circle", { cx: LEFT + 4, cy: MEANS + hgt + 50, r: 3, fill: colours().paper, stroke: colours().accent, "stroke-width": 1.5 }), label(LEFT + 13, MEANS + hgt + 54, markedNote));
+  if (markedNote && marked) axis.push(s("circle", { cx: left + 4, cy: MEANS + hgt + 50, r: 3, fill: colours().paper, stroke: colours().accent, "stroke-width": 1.5 }), label(left + 13, MEANS + hgt + 54, markedNote));
   const keyWidth = 170;
-  const total = Math.max(LEFT + w + RIGHT, LEFT + keyWidth + 120);
+  const total = Math.max(left + w + RIGHT, left + keyWidth + 120);
   const middle = metric.signed ? 0 : (domain[0] + domain[1]) / 2;
   const key = colourKey(total - RIGHT - keyWidth, MEANS + hgt + 44, colour, metric.label + (metric.unit ? `, ${metric.unit}` : ""), [[0, tick(domain[0])], [scaled(middle), tick(middle)], [1, tick(domain[1])]], keyWidth);
   const outline = s("rect", { width: cw - gap + 2, height: ch - gap + 2, rx: gap ? 3 : 0, fill: "none", stroke: colours().ink, "stroke-width": 1.5, visibility: "hidden", "data-page-only": "" });
@@ -82,7 +83,7 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
     focus.setAttribute("aria-label", says(layer, head));
     focus.setAttribute("aria-colindex", String(layer + 1));
     line.setAttribute("aria-rowindex", String(head + 1));
-    Object.assign(focus.style, { left: `${LEFT + layer * cw - 1}px`, top: `${MEANS + head * ch - 1}px`, width: `${cw - gap + 2}px`, height: `${ch - gap + 2}px` });
+    Object.assign(focus.style, { left: `${left + layer * cw - 1}px`, top: `${MEANS + head * ch - 1}px`, width: `${cw - gap + 2}px`, height: `${ch - gap + 2}px` });
   };
   const tipAtFocus = () => {
     const { right, bottom } = focus.getBoundingClientRect();
@@ -116,7 +117,7 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
 
   const under = (event: MouseEvent): [number, number] | null => {
     const box = over.getBoundingClientRect();
-    const [l, r] = [Math.floor((event.clientX - box.left - LEFT) / cw), Math.floor((event.clientY - box.top - MEANS) / ch)];
+    const [l, r] = [Math.floor((event.clientX - box.left - left) / cw), Math.floor((event.clientY - box.top - MEANS) / ch)];
     return l >= 0 && l < nLayer && r >= 0 && r < nHead ? [l, r] : null;
   };
   over.addEventListener("pointermove", (event) => {
@@ -124,7 +125,7 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
     over.style.cursor = place && choose ? "pointer" : "default";
     outline.setAttribute("visibility", place ? "visible" : "hidden");
     if (!place) return hideTip();
-    outline.setAttribute("x", String(LEFT + place[0] * cw - 1));
+    outline.setAttribute("x", String(left + place[0] * cw - 1));
     outline.setAttribute("y", String(MEANS + place[1] * ch - 1));
     showTip(event.clientX, event.clientY, tipLines(...place));
   });

@@ -57,7 +57,7 @@ function title(context: Context, nLayer: number, layer: number, nHead: number, a
         layer < nLayer - 1 && step("The same head, one layer behind", layer + 1, at, "layer →"),
         at > 0 && step("The head before in this layer", layer, at - 1, "↑ head"),
         at < nHead - 1 && step("The head behind in this layer", layer, at + 1, "head ↓"))),
-    mapped.length > 0 && h("p", { class: "note" }, "Whole maps were kept of ", mapped.flatMap(([l, r], i) => [i > 0 ? ", " : "", h("a", { href: state.link({ view: "head", layer: l, head: r }), "aria-current": l === layer && r === at ? "true" : null, "aria-label": `layer ${l}, head ${r}` }, `${l}:${r}`)]), "."));
+    mapped.length > 0 && h("p", { class: "note" }, "Whole maps (layer:head) were kept of ", mapped.flatMap(([l, r], i) => [i > 0 ? ", " : "", h("a", { href: state.link({ view: "head", layer: l, head: r }), "aria-current": l === layer && r === at ? "true" : null }, `${l}:${r}`)]), "."));
 }
 
 function arrays(context: Context, attention: Attention, profile: Profile, layer: number, at: number, prompt: number): Node[] {

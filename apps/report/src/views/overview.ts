@@ -66,7 +66,6 @@ function dependsOn(content: Content): [string, string][] {
   if (content.schema === "sinkscope.training/1") return [["runs", count(content.runs.length)], ["variants", count(new Set(content.runs.map((r) => r.variant)).size)]];
   const { model } = content;
   const about: [string, string][] = [
-    ["model", model.name],
     ["architecture", `${model.architecture}, ${model.n_layer} layers of ${model.n_head} heads${model.n_expert > 0 ? `, ${model.n_expert} experts` : ""}, ${model.file_type}`],
   ];
   if (content.schema === "sinkscope.eval/1") {

@@ -33,9 +33,9 @@ export const why: View = {
   },
 };
 
-type Curve = { name: string; of: (layer: ExplainedLayer) => number | null | undefined };
+type Curve = { name: string; dash?: string; of: (layer: ExplainedLayer) => number | null | undefined };
 
-const seriesOf = (e: Explanation, curves: Curve[]): Series[] => curves.map(({ name, of }) => ({ name, points: e.layers.map((l) => ({ x: l.layer, y: of(l) ?? null })) })).filter((line) => line.points.some((p) => isNumber(p.y)));
+const seriesOf = (e: Explanation, curves: Curve[]): Series[] => curves.map(({ name, dash, of }): Series => ({ name, ...(dash ? { dash } : {}), points: e.layers.map((l) => ({ x: l.layer, y: of(l) ?? null })) })).filter((line) => line.points.some((p) => isNumber(p.y)));
 
 // A plot of curves over layers, with its numbers.
 function overLayers(e: Explanation, { document }: Context, id: string, title: string, note: string, width: number, label: string, curves: Curve[], options: { log?: boolean; onset?: boolean } = {}): HTMLElement | null {
@@ -54,7 +54,7 @@ function hidden(e: Explanation, context: Context): Node[] {
   const w = half(context.width);
   const norms = overLayers(e, context, "norms", "Length of hidden states", "Behind each layer; −1 is before the first. Logarithmic.", w, "length", [
     { name: "first token", of: (l) => l.hidden?.norm_first },
-    { name: "sink tokens", of: (l) => l.hidden?.norm_sinks },
+    { name: "sink tokens", dash: "7 5", of: (l) => l.hidden?.norm_sinks },
     { name: "median of others", of: (l) => l.hidden?.norm_median },
   ], { log: true, onset: true });
   const tops = overLayers(e, context, "tops", "Largest numbers against the median", "The largest magnitude of a hidden state against the median one. Logarithmic.", w, "times the median", [
