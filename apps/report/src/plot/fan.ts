@@ -1,6 +1,7 @@
 // Whom a query looks at: the queries on the left, its strongest keys on the right, a line for each, as wide and dark as the weight.
 // However long the prompt is, only the rows in sight are made.
 import { h, s } from "../dom";
+import { SANS } from "../fonts";
 import { clipped, fixed, plural, quoted } from "../format";
 import type { AttentionMap } from "../data/attention";
 import { keysInSight } from "./keys";
@@ -22,13 +23,14 @@ export interface FanView {
   show: (query: number) => void; // scrolls there
 }
 
-const ROW = 22, ROWS = 22, LIST = 190;
+const ROW = 22, ROWS = 22;
 
 export function fan({ map, texts, width, query, hover, leave, choose }: Fan): FanView {
+  const left = Math.min(190, Math.round(width * 0.34)), right = Math.max(left + 46, width - 260), letters = width < 480 ? 10 : 18;
   const height = Math.min(ROWS, Math.max(6, map.n)) * ROW;
   const rows = h("div", { class: "rows", style: `height:${map.n * ROW}px` });
-  const list = h("div", { class: "queries", role: "listbox", tabindex: 0, "aria-label": "Queries; up and down choose whose attention is shown", "data-focus": "fan", style: `height:${height}px;width:${LIST}px` }, rows);
-  const plot = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-size": 12, fill: colours().ink, class: "fan-lines" });
+  const list = h("div", { class: "queries", role: "listbox", tabindex: 0, "aria-label": "Queries; up and down choose whose attention is shown", "data-focus": "fan", style: `height:${height}px;width:${left}px` }, rows);
+  const plot = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": SANS, "font-size": 12, fill: colours().ink });
   const element = h("div", { class: "fan", style: `width:${width}px` }, plot, list);
   let now = query;
 
@@ -36,26 +38,27 @@ export function fan({ map, texts, width, query, hover, leave, choose }: Fan): Fa
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4), last = Math.min(map.n, first + ROWS + 9);
     rows.replaceChildren(...Array.from({ length: last - first }, (_, j) => {
       const i = first + j;
-      return h("div", { role: "option", id: `query-${i}`, class: i === now ? "row now" : "row", "aria-selected": i === now ? "true" : "false", style: `top:${i * ROW}px` }, h("span", { class: "at" }, i), h("bdi", {}, texts[i] === undefined ? "" : clipped(quoted(texts[i]), 18)));
+      return h("div", { role: "option", id: `query-${i}`, class: i === now ? "row now" : "row", "aria-selected": i === now ? "true" : "false", style: `top:${i * ROW}px` }, h("span", { class: "at" }, i), h("bdi", {}, texts[i] === undefined ? "" : clipped(quoted(texts[i]), letters)));
     }));
     list.setAttribute("aria-activedescendant", `query-${now}`);
   };
   const draw = () => {
     const weights = map.row(now);
     const entries = keysInSight(weights, Math.floor(height / ROW));
-    const right = width - LIST - 70;
     const y0 = now * ROW - list.scrollTop + ROW / 2;
     const seen = y0 >= -ROW && y0 <= height + ROW;
     const from = Math.min(height, Math.max(0, y0));
     plot.replaceChildren(
+      // In the page, the list has the query.
+      s("text", { x: left - 6, y: from, dy: "0.35em", "text-anchor": "end", "data-file-only": "" }, `${now} ${texts[now] === undefined ? "" : clipped(quoted(texts[now]!), letters)}`),
       ...entries.flatMap((entry, j) => {
         const y = (j + 0.5) * ROW + (height - entries.length * ROW) / 2;
         if ("skipped" in entry) return [s("text", { x: right + 42, y, dy: "0.35em", fill: muted(), "font-size": 11 }, `⋯ ${plural(entry.skipped, "token")}`)];
         const w = weights[entry.key]!;
         return [
-          s("path", { d: `M${LIST + 4},${from}C${LIST + (right - LIST) / 2},${from} ${LIST + (right - LIST) / 2},${y} ${right},${y}`, fill: "none", stroke: colours().series[0]!, "stroke-width": 0.6 + 7 * w, "stroke-opacity": seen ? 0.15 + 0.75 * Math.sqrt(w) : 0.08 }),
+          s("path", { d: `M${left + 4},${from}C${(left + right) / 2},${from} ${(left + right) / 2},${y} ${right},${y}`, fill: "none", stroke: colours().series[0]!, "stroke-width": 0.6 + 7 * w, "stroke-opacity": seen ? 0.15 + 0.75 * Math.sqrt(w) : 0.08 }),
           s("text", { x: right + 34, y, dy: "0.35em", "text-anchor": "end", fill: muted(), "font-size": 11, "font-variant-numeric": "tabular-nums" }, String(entry.key)),
-          s("text", { x: right + 42, y, dy: "0.35em", style: "unicode-bidi: isolate" }, texts[entry.key] === undefined ? "" : clipped(quoted(texts[entry.key]!), 18)),
+          s("text", { x: right + 42, y, dy: "0.35em", style: "unicode-bidi: isolate" }, texts[entry.key] === undefined ? "" : clipped(quoted(texts[entry.key]!), letters)),
           s("text", { x: width - 2, y, dy: "0.35em", "text-anchor": "end", "font-variant-numeric": "tabular-nums", fill: w < 0.01 ? muted() : colours().ink }, fixed(w, 3)),
         ];
       }));

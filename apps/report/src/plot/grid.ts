@@ -69,7 +69,7 @@ export function grid({ numbers, metric, domain, width, columns = "layer", rows =
   const total = Math.max(left + w + RIGHT, left + keyWidth + 120);
   const middle = metric.signed ? 0 : (domain[0] + domain[1]) / 2;
   const key = colourKey(total - RIGHT - keyWidth, MEANS + hgt + 44, colour, metric.label + (metric.unit ? `, ${metric.unit}` : ""), [[0, tick(domain[0])], [scaled(middle), tick(middle)], [1, tick(domain[1])]], keyWidth);
-  const outline = s("rect", { width: cw - gap + 2, height: ch - gap + 2, rx: gap ? 3 : 0, fill: "none", stroke: colours().ink, "stroke-width": 1.5, visibility: "hidden", "data-page-only": "" });
+  const outline = s("rect", { width: cw - gap + 2, height: ch - gap + 2, rx: gap ? 3 : 0, fill: "none", stroke: colours().accent, "stroke-width": 2, visibility: "hidden", "data-page-only": "" });
   const plot = drawing(total, MEANS + hgt + BOTTOM, ...cells, ...means, ...axis, key, outline);
 
   // One cell can be focused; the arrows move it.

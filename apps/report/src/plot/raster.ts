@@ -18,5 +18,16 @@ export function raster(columns: number, rows: number, at: (column: number, row: 
       image.data[to] = r, image.data[to + 1] = g, image.data[to + 2] = b, image.data[to + 3] = 255;
     }
   context.putImageData(image, 0, 0);
-  return s("image", { ...box, href: canvas.toDataURL(), preserveAspectRatio: "none", style: "image-rendering: pixelated" });
+  return s("image", { ...box, href: enlarged(canvas).toDataURL(), preserveAspectRatio: "none", style: "image-rendering: pixelated" });
+}
+
+// Printers and other programs blur a small picture that is drawn large: it has enough pixels of its own.
+function enlarged(canvas: HTMLCanvasElement): HTMLCanvasElement {
+  const times = Math.ceil(640 / Math.max(canvas.width, canvas.height));
+  if (times <= 1) return canvas;
+  const large = h("canvas", { width: canvas.width * times, height: canvas.height * times });
+  const context = large.getContext("2d")!;
+  context.imageSmoothingEnabled = false;
+  context.drawImage(canvas, 0, 0, large.width, large.height);
+  return large;
 }
