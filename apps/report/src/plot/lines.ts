@@ -57,7 +57,7 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
     x: { tickSize: 0, labelAnchor: "center", labelArrow: "none", ...(x.type === "log" ? { axis: null } : { ticks: Math.max(3, Math.floor((width - marginRight) / 80)), tickFormat: tick }), ...x },
     y: { tickFormat: tick, tickSize: 0, label: y.label, ...yScale },
     marks: [
-      yTicks ? [Plot.gridY(yTicks, { stroke: colours().grid, strokeOpacity: 1 }), logAxisY(yTicks, y.label)] : Plot.gridY(Array.isArray(y.ticks) ? (y.ticks as number[]) : undefined, { stroke: colours().grid, strokeOpacity: 1 }),
+      yTicks ? [Plot.gridY(yTicks, { stroke: colours().grid, strokeOpacity: 1 }), logAxisY(yTicks, y.label)] : Array.isArray(y.ticks) ? Plot.gridY(y.ticks as number[], { stroke: colours().grid, strokeOpacity: 1 }) : Plot.gridY({ stroke: colours().grid, strokeOpacity: 1, ticks: 5 }),
       x.type === "log" ? logAxisX(logTicks(all.map((p) => p.x).filter((v) => v > 0)).filter((v) => v <= Math.max(...all.map((p) => p.x))), x.label, (v) => format("~s")(v)) : null,
       Plot.ruleX(rules, { x: "x", stroke: colours().accent, strokeDasharray: "2 3" }),
       Plot.text(rules, { x: "x", text: "text", frameAnchor: "top", dy: -14, dx: 4, textAnchor: "start", fill: colours().accent }),

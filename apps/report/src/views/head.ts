@@ -23,6 +23,7 @@ export const head: View = {
     const { document, state } = context;
     const nLayer = (as(document, "profile") ?? explanationOf(document)!).model.n_layer;
     const metrics = metricsOf(document);
+    const own = metrics.filter((m) => !m.cause); // an explanation alone has causes only; with a profile they stand below
     const layer = state.index("layer", nLayer, firstMeasured(headNumbers(document, metrics[0]!.key)!));
     const nHead = Math.max(...metrics.map((m) => headNumbers(document, m.key)![layer]!.length));
     if (nHead === 0) return [title(context, nLayer, layer, 1, 0), h("p", {}, `Layer ${layer} was not measured: it has no attention that could be taken.`)];
@@ -31,8 +32,8 @@ export const head: View = {
     const prompt = state.index("prompt", Math.max(1, attention?.prompts.length ?? 1));
     return [
       title(context, nLayer, layer, nHead, at),
-      facts(metrics.filter((m) => !m.cause).map((m): [string, string] => [m.label, showMetric(m, headNumbers(document, m.key)![layer]![at])])),
-      ...(attention ? arrays(context, attention, as(document, "profile")!, layer, at, prompt) : [h("p", { class: "note" }, "The report holds no attention by token. `sinkscope profile … --report FILE.html` keeps it; `sinkscope view` takes it from the file that `--arrays` wrote.")]),
+      facts((own.length > 0 ? own : metrics).map((m): [string, string] => [m.label, showMetric(m, headNumbers(document, m.key)![layer]![at])])),
+      ...(attention ? arrays(context, attention, as(document, "profile")!, layer, at, prompt) : [h("p", { class: "note" }, "The report holds no attention by token. ", h("code", {}, "sinkscope profile --report"), " keeps it; ", h("code", {}, "sinkscope view"), " takes it from the file that ", h("code", {}, "--arrays"), " wrote.")]),
       ...causes(context, layer, at),
     ];
   },

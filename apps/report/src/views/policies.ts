@@ -53,7 +53,7 @@ function ofText(e: Evaluation, context: Context): Node[] {
   }));
   const quality = (["ppl", "kl", "same_top"] as const).filter((key) => e.results.some((r) => isNumber(r[key])));
   const titles = { ppl: ["Perplexity over bytes", "perplexity"], kl: ["Divergence over bytes", "KL from the full cache, nats"], same_top: ["Same top token over bytes", "same top, %"] } as const;
-  const plots = quality.map((key) => figure({ id: `${key}-bytes`, title: titles[key][0], note: "Memory of keys and values; lower left is better" + (key === "same_top" ? ", here upper left." : "."), plot: overBytes(e.results, (r) => r[key], titles[key][1], w, key === "ppl"), file: document.name, numbers: () => tableOf({ caption: titles[key][0], columns: [{ label: "policy", value: (r) => resultName(r), text: true }, { label: "kv_bytes", value: (r) => r.kv_bytes }, { label: key, value: (r) => r[key] }], rows: e.results }) }));
+  const plots = quality.map((key) => figure({ id: `${key}-bytes`, title: titles[key][0], note: `Memory of keys and values; ${key === "same_top" ? "upper" : "lower"} left is better.`, plot: overBytes(e.results, (r) => r[key], titles[key][1], w, key === "ppl"), file: document.name, numbers: () => tableOf({ caption: titles[key][0], columns: [{ label: "policy", value: (r) => resultName(r), text: true }, { label: "kv_bytes", value: (r) => r.kv_bytes }, { label: key, value: (r) => r[key] }], rows: e.results }) }));
   return [section("Over the text", over[0]!), section("Against memory", ...pairs(plots)), section("Speed", over[1]!)];
 }
 
