@@ -365,7 +365,9 @@ TEST_P(Export, GivesTheSameLogitsAndMetrics) {
   EXPECT_NEAR(m.alpha_null, profiled.sink_rate.uniform_alpha_by_position[0], 1e-6);
   EXPECT_NEAR(m.sink_rate, profiled.sink_rate.first, 1e-3);
   EXPECT_NEAR(m.mass, profiled.mass, 1e-3 * m.mass);
-  if (profiled.learned_sink) EXPECT_NEAR(1 - m.mass, profiled.learned_sink->alpha, 1e-3 * (1 - m.mass));
+  if (profiled.learned_sink) {
+    EXPECT_NEAR(1 - m.mass, profiled.learned_sink->alpha, 1e-3 * (1 - m.mass));
+  }
   EXPECT_EQ(profiled.learned_sink.has_value(), variant(c.attention).sink_logit || variant(c.attention).key_bias || variant(c.attention).value_bias || c.attention == "softmax1");
   double strongest = 0;
   for (const LayerProfile& layer : profiled.layers)
