@@ -33,7 +33,10 @@ function append(element: Element, children: Child[]): void {
 
 export function download(name: string, content: Blob): void {
   const url = URL.createObjectURL(content);
-  h("a", { href: url, download: name }).click();
+  const link = h("a", { href: url, download: name, hidden: true });
+  document.body.append(link);
+  link.click();
+  link.remove();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 

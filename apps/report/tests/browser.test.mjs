@@ -31,10 +31,18 @@ async function opened(file, fragment, run, options) {
   }
 }
 
-const go = async (page, fragment) => {
-  await page.evaluate((hash) => { location.hash = hash; }, fragment);
-  await page.waitForTimeout(60);
-};
+// Goes to a view and waits until it is drawn.
+const go = (page, fragment) => page.evaluate((hash) => new Promise((resolve) => {
+  if (location.hash === `#${hash}`) return resolve();
+  addEventListener("hashchange", () => requestAnimationFrame(() => setTimeout(resolve)), { once: true });
+  location.hash = hash;
+}), fragment);
+
+// waitForFunction needs eval, which the page forbids.
+async function headingIs(page, text) {
+  for (let i = 0; i < 100 && (await page.textContent("main h1")) !== text; ++i) await page.waitForTimeout(50);
+  assert.equal(await page.textContent("main h1"), text);
+}
 
 // Every document of a file with every view that it has.
 async function everyView(page, documents, run) {
@@ -63,7 +71,10 @@ const cells = (page, caption) => page.evaluate((wanted) => {
 const parsed = (csv) => csv.trimEnd().split("\r\n").map((line) => line.match(/("([^"]|"")*"|[^,]*)(,|$)/g).slice(0, -1).map((c) => c.replace(/,$/, "").replace(/^"([\s\S]*)"$/, "$1").replaceAll('""', '"')));
 
 async function saved(page, selector) {
-  const [download] = await Promise.all([page.waitForEvent("download"), page.click(selector)]);
+  const coming = page.waitForEvent("download", { timeout: 60_000 }).catch((error) => error);
+  await page.click(selector);
+  const download = await coming;
+  if (download instanceof Error) throw new Error(`a click on ${selector} saved nothing: ${download.message}`);
   return { name: download.suggestedFilename(), bytes: readFileSync(await download.path()) };
 }
 
@@ -189,7 +200,6 @@ for (const file of files) {
       const { content, tensors } = documents[profiled];
       await opened(file, `#doc=${profiled}`, async (page) => {
         const layer = Math.min(2, content.model.n_layer - 1), head = Math.min(1, content.layers[layer].heads.length - 1);
-        const open = () => page.textContent("main h1");
         await page.focus("#heads [role=gridcell]");
         for (let i = 0; i < layer; ++i) await page.keyboard.press("ArrowRight");
         for (let i = 0; i < head; ++i) await page.keyboard.press("ArrowDown");
@@ -197,14 +207,13 @@ for (const file of files) {
         assert.match(cell.label, new RegExp(`^layer ${layer}, head ${head}: `));
         const metric = await page.$eval("#heads select", (s) => s.value);
         if (content.layers[layer].measured) sameNumber(cell.label.split(": ")[1], content.layers[layer].heads[head][metric], "the cell's label");
+        const overview = await page.textContent("main h1");
         await page.keyboard.press("Enter");
-        await page.waitForTimeout(60);
-        assert.equal(await open(), `Layer ${layer}, head ${head}`);
+        await headingIs(page, `Layer ${layer}, head ${head}`);
         await page.goBack();
-        await page.waitForTimeout(60);
+        await headingIs(page, overview);
         await page.mouse.click(cell.box.x + cell.box.width / 2, cell.box.y + cell.box.height / 2);
-        await page.waitForTimeout(60);
-        assert.equal(await open(), `Layer ${layer}, head ${head}`);
+        await headingIs(page, `Layer ${layer}, head ${head}`);
         const shown = await page.$$eval(".facts dd", (all) => all.map((e) => e.textContent));
         if (content.layers[layer].measured) sameNumber(shown[1], content.layers[layer].heads[head].alpha_first, "alpha of the head");
         if (tensors.alpha && content.prompts) {
@@ -219,17 +228,16 @@ for (const file of files) {
 
 test("a link shows the view that it was made of, and going back goes back", async () => {
   await opened(made("everything"), "#doc=0&view=head&layer=0&head=3&query=17&theme=dark", async (page) => {
-    assert.equal(await page.textContent("main h1"), "Layer 0, head 3");
+    await headingIs(page, "Layer 0, head 3");
     assert.equal(await page.getAttribute("html", "data-theme"), "dark");
     assert.equal(await page.getAttribute("#query-17", "aria-selected"), "true");
     await page.click('.tabs a:text("Text")');
     assert.match(page.url(), /view=text/);
     await page.goBack();
-    await page.waitForTimeout(60);
-    assert.equal(await page.textContent("main h1"), "Layer 0, head 3");
+    await headingIs(page, "Layer 0, head 3");
     await page.reload();
     await page.waitForSelector("main h1");
-    assert.equal(await page.textContent("main h1"), "Layer 0, head 3");
+    await headingIs(page, "Layer 0, head 3");
   });
 });
 

@@ -83,7 +83,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
     mark: isSink,
     tip: (i) => [`${i} ${quoted(texts[i]!)}`, ...(alpha ? [`receives ${fixed(alpha[i], 4)}${isSink(i) ? ", a sink" : ""}${seen(profile, n, i) ? "" : `; few rows see it`}`] : []), ...(map ? topKeys(map, texts, i) : [])],
     current: query,
-    hover: map ? (i) => showQuery(i ?? query!, "text") : undefined,
+    hover: map ? (i) => (i === null ? back() : showQuery(i, "text")) : undefined,
     choose: map ? (i) => choose(i) : undefined,
   }) : null;
   const showQuery = (q: number, from: "map" | "text" | "fan") => {
