@@ -137,6 +137,7 @@ for (const file of files) {
         }
         if (kind === "denoise") {
           await page.click("#centre summary");
+          await page.waitForSelector("#centre table");
           const rows = await cells(page, "Steps");
           content.steps.forEach((step, i) => { assert.equal(Number(rows[i][1]), step.n_masked); sameNumber(rows[i][3], step.centre, `step ${i}`); });
         }
