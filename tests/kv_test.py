@@ -134,7 +134,8 @@ class Eval(Test):
         self.killed_with_a_state(*command, "--resume", "state")
         self.assertFalse(os.path.exists(self.path("out.json")))
         self.refused(FAILED, *command, "--resume", "state", "--seed", "2", says=("state", "other options"))
-        self.refused(FAILED, *command, "--resume", "long", says=("long", "--resume"))
+        self.refused(FAILED, *command, "--resume", "text", says=("text", "--resume"))
+        self.refused(WRONG_USE, *command, "--resume", "long", says=("long", "--resume", "another name"))
         self.refused(FAILED, *command, "--resume", "no/state", says=("no/state",))
         self.works(*command, "--resume", "state")
         for a, b in zip(whole, self.load("out.json")["results"]):
@@ -355,7 +356,8 @@ class Stream(Test):
 
     def test_files_that_are_no_streams_are_refused(self):
         self.text("text", "--tokens", "20", "--save", "a.stream")
-        data = open(self.path("a.stream"), "rb").read()
+        with open(self.path("a.stream"), "rb") as file:
+            data = file.read()
         for name, content, says in [("empty", b"", "saved stream"), ("other", b"{}", "saved stream"), ("cut", data[:-9], "damaged"),
                                     ("flipped", data[:5000] + bytes([data[5000] ^ 1]) + data[5001:], "damaged")]:
             with self.subTest(name):

@@ -44,7 +44,7 @@ TEST(BigramBackcopy, SoftmaxGrowsASinkWhereThereIsNoTriggerAndReluDoesNot) {
     EXPECT_NEAR(first.sink / first.mass, first.sink_null, 0.2 * first.sink_null);
     if (o.attention == "softmax") {
       EXPECT_GT(last.sink, 2 * last.sink_null);
-      EXPECT_LT(last.trigger_sink, 0.5 * last.sink_null);  // it is there only where the head is dormant
+      EXPECT_LT(last.trigger_sink, last.sink_null);  // it is there only where the head is dormant: behind triggers, less than uniform attention
       EXPECT_LT(last.value_ratio, 0.8);
     } else {
       EXPECT_LT(last.sink, 0.1 * last.sink_null);
