@@ -221,6 +221,20 @@ class Reports(Test):
         self.write("sweep/b/run.toml", "[model\n")
         self.refused(FAILED, "view", "sweep", "--out", "other.html", says=("run.toml, line 1", "TOML"))
 
+    def test_checkpoints_are_a_run_of_the_trainer(self):
+        point = {"file": "a.gguf", "sha256": "0", "step": 4, "sink_rate": 0, "sink_null": 0, "alpha": .1, "alpha_null": .05, "strongest": {"layer": 1, "head": 0, "alpha": .3}, "mass": 1, "norm_ratio": [1, 2]}
+        e = {"schema": "sinkscope.emergence/1", "answer": "no sink sets in", "points": [point, {**point, "step": 8, "alpha": .2}]}
+        self.write("curve.json", json.dumps(e))
+        self.works("view", "curve.json", "--out", "view.html")
+        d = json.loads(self.report("view.html").documents[0])
+        self.assertEqual((d["schema"], d["title"]), ("sinkscope.training/1", "no sink sets in"))
+        [run] = d["runs"]
+        self.assertEqual((run["name"], run["seed"]), ("curve", None))
+        self.assertEqual([(l["step"], l["alpha"], l["strongest"], l["tokens"], l["norm_ratio"], l["top_ratio"]) for l in run["lines"]], [(4, .1, .3, None, [1, 2], []), (8, .2, .3, None, [1, 2], [])])
+        del e["points"][1]["alpha"]
+        self.write("curve.json", json.dumps(e))
+        self.refused(FAILED, "view", "curve.json", "--out", "other.html", says=("curve", "emergence/1"))
+
     def test_text_of_prompts_stays_text(self):
         self.write("text", HOSTILE * 20)
         self.works("profile", MODEL, "text", "--length", "0", "--json", "out.json", "--report", "out.html", "--svg", "out.svg")

@@ -98,4 +98,21 @@ std::string training_json(const std::vector<std::string>& folders) {
   return session::dumped({{"schema", "sinkscope.training/1"}, {"title", fmt::format("{}", fmt::join(titles, ", "))}, {"runs", runs}});
 }
 
+std::string training_json_of_emergence(const std::string& json, const std::string& name) {
+  try {
+    const Json emergence = Json::parse(json);
+    Json lines = Json::array();
+    for (const Json& point : emergence.at("points")) {
+      Json line = {{"strongest", point.at("strongest").at("alpha")}, {"top_ratio", Json::array()}, {"value_ratio", Json::array()}};
+      for (const char* told : {"step", "sink_rate", "sink_null", "alpha", "alpha_null", "mass", "norm_ratio"}) line[told] = point.at(told);
+      for (const char* untold : {"tokens", "loss", "validation", "place", "place_rate", "place_alpha", "gated_alpha"}) line[untold] = nullptr;
+      lines.push_back(std::move(line));
+    }
+    const Json run = {{"name", name}, {"variant", ""}, {"seed", nullptr}, {"parameters", nullptr}, {"config", Json::object()}, {"lines", lines}};
+    return session::dumped({{"schema", "sinkscope.training/1"}, {"title", emergence.at("answer")}, {"runs", Json::array({run})}});
+  } catch (const Json::exception&) {
+    throw InputError(fmt::format("'{}' is no whole sinkscope.emergence/1; give a file that sinkscope emergence --json wrote", name));
+  }
+}
+
 }  // namespace sinkscope::report

@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 using report::Document, session::named;
 
 constexpr const char* kSchemas[] = {"sinkscope.profile/1", "sinkscope.explain/1", "sinkscope.ablate/1", "sinkscope.eval/1", "sinkscope.denoise/1", "sinkscope.training/1"};
+constexpr const char* kEmergence = "sinkscope.emergence/1";  // shown as a run of the trainer is
 
 struct Result {
   Document document;
@@ -38,10 +39,14 @@ std::string text_at(const nlohmann::json& json, const char* where) {
 Result read_result(const std::string& path, std::vector<std::string>& notes) {
   Result r{.document = {.name = {}, .json = session::read_file(path)}, .file = path, .schema = {}, .model = {}};
   const auto json = nlohmann::json::parse(r.document.json, nullptr, /*allow_exceptions=*/false);
-  const std::string wanted = "give files of --json of profile, explain, ablate, eval or denoise, or folders of sinkscope-train";
+  const std::string wanted = "give files of --json of profile, explain, ablate, eval, denoise or emergence, or folders of sinkscope-train";
   if (json.is_discarded()) throw InputError(fmt::format("{} is not JSON; {}", named(path), wanted));
   r.schema = text_at(json, "/schema");
   r.model = text_at(json, "/model/name");
+  if (r.schema == kEmergence) {
+    r.document.json = report::training_json_of_emergence(r.document.json, fs::path(path).stem().string());
+    r.schema = "sinkscope.training/1";
+  }
   if (std::ranges::count(kSchemas, r.schema) == 0)
     throw InputError(fmt::format("{} {}; {}", named(path), r.schema.empty() ? "is no result of sinkscope" : fmt::format("is a '{}', which cannot be looked at", r.schema), wanted));
   // Beside the file, wherever it was when it was made.

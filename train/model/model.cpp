@@ -70,7 +70,7 @@ Tensor AttentionImpl::forward(const Tensor& x, const Tensor& visible, const Tens
     if (bias.defined()) distance = torch::cat({torch::zeros({config_.n_head, n, 1}, bias.options()), bias}, 2);
   }
   if (group > 1) k = k.repeat_interleave(group, 1), v = v.repeat_interleave(group, 1);
-  Tensor logits = torch::matmul(q, k.transpose(2, 3)) / std::sqrt(static_cast<double>(d));
+  Tensor logits = torch::matmul(q / std::sqrt(static_cast<double>(d)), k.transpose(2, 3));
   if (distance.defined()) logits = logits + distance;
   const Tensor weights = variant_.weigh(not_reduced(logits), seen, learned);
   if (trace) trace->weights.push_back(has_bias ? weights.detach().narrow(3, 1, n) : weights.detach());

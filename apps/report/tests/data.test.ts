@@ -141,6 +141,13 @@ describe("training", () => {
     expect(point.low).toBeLessThanOrEqual(point.y);
     expect(point.high).toBeGreaterThanOrEqual(point.y);
   });
+
+  it("leaves out what checkpoints do not tell", () => {
+    const run = { name: "checkpoints", variant: "", seed: null, parameters: null, config: {}, lines: [line(1, 0.02), line(2, 0.03)].map((l) => ({ ...l, tokens: null, validation: null })) };
+    expect(curveOf({ name: "", runs: [run] }, "step", (l) => l.alpha).map((p) => p.x)).toEqual([1, 2]);
+    expect(curveOf({ name: "", runs: [run] }, "tokens", (l) => l.alpha)).toEqual([]);
+    expect(curveOf({ name: "", runs: [run] }, "step", (l) => l.validation)).toEqual([]);
+  });
 });
 
 describe("format", () => {

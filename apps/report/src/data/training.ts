@@ -44,8 +44,8 @@ export function curveOf(variant: Variant, axis: "step" | "tokens", of: (line: Li
   const at = new Map<number, number[]>();
   for (const run of variant.runs)
     for (const line of run.lines) {
-      const y = of(line);
-      if (isNumber(y)) at.set(line[axis], [...(at.get(line[axis]) ?? []), y]);
+      const x = line[axis], y = of(line);
+      if (isNumber(x) && isNumber(y)) at.set(x, [...(at.get(x) ?? []), y]);
     }
   return [...at].sort(([a], [b]) => a - b).map(([x, ys]) => ({ x, y: ys.reduce((a, b) => a + b, 0) / ys.length, low: Math.min(...ys), high: Math.max(...ys), n: ys.length }));
 }

@@ -25,7 +25,8 @@ export const trainingView: View = {
     const { document, state, width } = context;
     const t = as(document, "training")!;
     const variants = variantsOf(t);
-    const axis: Axis = state.text("axis", "step") === "tokens" ? "tokens" : "step";
+    const axes = ([["step", "steps"], ["tokens", "tokens"]] as const).filter(([key]) => t.runs.some((r) => r.lines.some((l) => l[key] !== null)));
+    const axis: Axis = axes.find(([key]) => key === state.text("axis", "step"))?.[0] ?? "step";
     const metrics = TRAINING_METRICS.filter((m) => t.runs.some((r) => r.lines.some((l) => m.of(l) !== null)));
     const chosen = metrics.find((m) => m.key === state.text("metric", "")) ?? metrics[0]!;
     const rest = metrics.filter((m) => m !== chosen && ["alpha", "sink_rate", "validation", "norm_ratio", "strongest"].includes(m.key)).slice(0, 4);
@@ -42,7 +43,7 @@ export const trainingView: View = {
         h("p", { class: "note" }, "Thick: mean over seeds; thin: each seed; shaded: from the least to the most. Means of runs of unlike lengths end where not all seeds go on."),
         draw(chosen, width, 380, h("div", { class: "controls" },
           choice("Show", "metric", metrics.map((m) => [m.key, m.label] as const), chosen.key, context),
-          choice("Over", "axis", [["step", "steps"], ["tokens", "tokens"]], axis, context))),
+          choice("Over", "axis", axes, axis, context))),
         ...pairs(rest.map((m) => draw(m, w, 280)))),
       section("By layer", byLayer(t, context)),
       section("Runs", runTable(t, context)),
@@ -51,7 +52,7 @@ export const trainingView: View = {
 };
 
 export function emergence(variants: Variant[], m: TrainingMetric, axis: Axis, width: number, height: number): SVGSVGElement {
-  const begun = <P extends { x: number }>(points: P[]) => points.filter((p) => p.x > 0); // step 0 has no place on a logarithmic axis
+  const begun = <P extends { x: number | null }>(points: P[]) => points.filter((p): p is P & { x: number } => (p.x ?? 0) > 0); // step 0 has no place on a logarithmic axis
   const series: Series[] = variants.flatMap((variant, i): Series[] => [
     ...(variant.runs.length > 1 ? variant.runs.map((run): Series => ({ name: `${variantName(variant.name)}, seed ${run.seed}`, colour: seriesColour(i), thin: true, unnamed: true, dash: "", points: begun(run.lines.map((l) => ({ x: l[axis], y: m.of(l) }))) })) : []),
     { name: variantName(variant.name), colour: seriesColour(i), dash: "", points: begun(curveOf(variant, axis, m.of).filter((p) => p.n === variant.runs.length)) },
@@ -68,7 +69,8 @@ function curveTable(variants: Variant[], m: TrainingMetric, axis: Axis) {
 function byLayer(t: Training, context: Context): HTMLElement {
   const { state, width, document } = context;
   const run = t.runs[state.index("run", t.runs.length)]!;
-  const key = BY_LAYER.find((k) => k === state.text("layers", "")) ?? "norm_ratio";
+  const layered = BY_LAYER.filter((k) => run.lines.some((l) => l[k].length > 0));
+  const key = layered.find((k) => k === state.text("layers", "")) ?? "norm_ratio";
   const titles = { norm_ratio: "Residual peak", top_ratio: "Massive activations", value_ratio: "Value drain" };
   const metric: Metric = { key, label: titles[key], unit: "", what: "" };
   const numbers = run.lines.map((l) => l[key]);
@@ -80,7 +82,7 @@ function byLayer(t: Training, context: Context): HTMLElement {
     note: `The first token against the median of the others. Measurements go to the right, from step ${count(steps[0])} to ${count(steps.at(-1))}, even in their logarithm; ${key === "value_ratio" ? "layers" : "hidden states, 0 before the first layer,"} go down.`,
     controls: h("div", { class: "controls" },
       choice("Run", "run", t.runs.map((r, i) => [String(i), r.name] as const), String(t.runs.indexOf(run)), context),
-      choice("Show", "layers", BY_LAYER.map((k) => [k, titles[k]] as const), key, context)),
+      choice("Show", "layers", layered.map((k) => [k, titles[k]] as const), key, context)),
     plot, over, file: document.name,
     numbers: () => tableOf({ caption: titles[key], columns: [{ label: "step", value: (l) => l.step }, ...Array.from({ length: Math.max(...numbers.map((x) => x.length)) }, (_, i) => ({ label: `${i}`, value: (l: (typeof run.lines)[number]) => l[key][i], show: (l: (typeof run.lines)[number]) => short(l[key][i]) }))], rows: run.lines }),
   });
