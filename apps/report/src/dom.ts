@@ -31,9 +31,11 @@ function append(element: Element, children: Child[]): void {
   }
 }
 
-export function download(name: string, content: Blob): void {
+// Names come from files and prompts: what is neither letter nor digit becomes a dash.
+export function download(name: string, kind: "svg" | "png" | "csv", content: Blob): void {
   const url = URL.createObjectURL(content);
-  const link = h("a", { href: url, download: name, hidden: true });
+  const file = name.replace(/[^\p{L}\p{N}.-]+/gu, "-").replace(/^-+|-+$/g, "");
+  const link = h("a", { href: url, download: `${file}.${kind}`, hidden: true });
   document.body.append(link);
   link.click();
   link.remove();

@@ -70,31 +70,36 @@ const cells = (page, caption) => page.evaluate((wanted) => {
 
 const parsed = (csv) => csv.trimEnd().split("\r\n").map((line) => line.match(/("([^"]|"")*"|[^,]*)(,|$)/g).slice(0, -1).map((c) => c.replace(/,$/, "").replace(/^"([\s\S]*)"$/, "$1").replaceAll('""', '"')));
 
-// The name and bytes that a click saves, taken where the page hands them to the browser: Chromium does not begin every one of many downloads.
-async function saved(page, selector) {
-  await page.evaluate(() => {
-    if (window.saves) return;
-    window.saves = [];
-    const blobs = new Map(), make = URL.createObjectURL;
+// What clicks on the buttons hand to the browser to save, as names and bytes: Chromium does not begin every one of many downloads. Elements are named by data-focus.
+async function saved(page, focuses) {
+  const saves = await page.evaluate(async (wanted) => {
+    const blobs = new Map(), make = URL.createObjectURL, click = HTMLAnchorElement.prototype.click;
     URL.createObjectURL = (blob) => {
       const url = make.call(URL, blob);
       blobs.set(url, blob);
       return url;
     };
-    HTMLAnchorElement.prototype.click = function () { window.saves.push({ name: this.download, blob: blobs.get(this.href) }); };
-  });
-  await page.click(selector);
-  for (let i = 0; i < 600 && !(await page.evaluate(() => window.saves.length)); ++i) await page.waitForTimeout(50);
-  const save = await page.evaluate(async () => {
-    const one = window.saves.shift();
-    return one && new Promise((resolve) => {
+    const base64 = (blob) => new Promise((resolve) => {
       const reader = new FileReader();
-      reader.onload = () => resolve({ name: one.name, base64: reader.result.slice(reader.result.indexOf(",") + 1) });
-      reader.readAsDataURL(one.blob);
+      reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+      reader.readAsDataURL(blob);
     });
-  });
-  assert.ok(save, `a click on ${selector} saved nothing`);
-  return { name: save.name, bytes: Buffer.from(save.base64, "base64") };
+    const saveOf = (focus) => new Promise((resolve) => {
+      HTMLAnchorElement.prototype.click = function () { resolve({ name: this.download, blob: blobs.get(this.href) }); };
+      document.querySelector(`[data-focus="${CSS.escape(focus)}"]`).click();
+      setTimeout(() => resolve(null), 30_000);
+    });
+    const all = [];
+    for (const focus of wanted) {
+      const save = await saveOf(focus);
+      all.push(save && { name: save.name, base64: await base64(save.blob) });
+    }
+    URL.createObjectURL = make;
+    HTMLAnchorElement.prototype.click = click;
+    return all;
+  }, focuses);
+  saves.forEach((save, i) => assert.ok(save, `a click on ${focuses[i]} saved nothing`));
+  return saves.map(({ name, base64 }) => ({ name, bytes: Buffer.from(base64, "base64") }));
 }
 
 for (const file of files) {
@@ -134,7 +139,7 @@ for (const file of files) {
         if (kind === "profile" || kind === "explain") {
           for (const metric of await page.$$eval("#heads select option", (options) => options.map((o) => o.value))) {
             await go(page, `doc=${doc}&metric=${metric}`);
-            const { bytes } = await saved(page, "#heads [data-focus=heads-CSV]");
+            const [{ bytes }] = await saved(page, ["heads-CSV"]);
             const rows = parsed(bytes.toString());
             assert.deepEqual(rows[0], ["layer", "head", metric]);
             const values = new Map([...content.layers, ...(content.explain?.layers ?? [])].flatMap((l) => (l.heads ?? []).filter((h) => metric in h).map((h) => [`${l.layer} ${h.head}`, h[metric]])));
@@ -168,8 +173,8 @@ for (const file of files) {
     await opened(file, "", async (page) => {
       await everyView(page, documents, async ({ doc, view }) => {
         const where = `${name}, document ${doc}, ${view}`;
-        for (const focus of await page.$$eval("main button[data-focus]", (buttons) => buttons.filter((b) => ["SVG", "PNG", "CSV"].includes(b.textContent)).map((b) => b.dataset.focus))) {
-          const { name: saidName, bytes } = await saved(page, `[data-focus="${focus.replaceAll('"', '\\"')}"]`);
+        const focuses = await page.$$eval("main button[data-focus]", (buttons) => buttons.filter((b) => ["SVG", "PNG", "CSV"].includes(b.textContent)).map((b) => b.dataset.focus));
+        for (const { name: saidName, bytes } of await saved(page, focuses)) {
           assert.match(saidName, /^[^/\\<>]+\.(svg|png|csv)$/, where);
           if (saidName.endsWith(".svg")) {
             const found = await page.evaluate((text) => {

@@ -17,7 +17,7 @@ export interface Figure {
 }
 
 export function figure({ id, title, note, plot, over, controls, numbers, file }: Figure): HTMLElement {
-  const name = `${file.replace(/[^\p{L}\p{N}.-]+/gu, "-").replace(/^-+|-+$/g, "")}-${id}`;
+  const name = `${file}-${id}`;
   plot.setAttribute("role", "img");
   plot.querySelectorAll("g[aria-label]").forEach((g) => g.removeAttribute("aria-label")); // Plot's names of marks: within an image nobody hears them
   plot.setAttribute("aria-label", note ? `${title}. ${note}` : title);
@@ -26,9 +26,9 @@ export function figure({ id, title, note, plot, over, controls, numbers, file }:
     h("figcaption", {},
       h("div", { class: "caption" }, h("h3", {}, title), note && h("p", { class: "note" }, note)),
       h("div", { class: "tools" },
-        button("SVG", () => download(`${name}.svg`, new Blob([standalone(plot)], { type: "image/svg+xml" }))),
-        button("PNG", () => void png(plot).then((blob) => download(`${name}.png`, blob))),
-        numbers && button("CSV", () => download(`${name}.csv`, new Blob([csvOf(numbers())], { type: "text/csv" }))))),
+        button("SVG", () => download(name, "svg", new Blob([standalone(plot)], { type: "image/svg+xml" }))),
+        button("PNG", () => void png(plot).then((blob) => download(name, "png", blob))),
+        numbers && button("CSV", () => download(name, "csv", new Blob([csvOf(numbers())], { type: "text/csv" }))))),
     controls,
     h("div", { class: "canvas" }, plot, over),
     numbers && lazyDetails("Numbers", () => table(numbers())));

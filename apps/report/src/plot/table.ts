@@ -9,7 +9,7 @@ export function table<Row>({ caption, columns, rows, file }: Table<Row>): HTMLEl
     const value = c.value(row);
     return h("td", { class: c.text ? "text" : "number" }, c.show ? c.show(row) : value === null || value === undefined ? NOTHING : String(value));
   })));
-  const save = () => download(`${file}.csv`, new Blob([csvOf({ caption, columns, rows })], { type: "text/csv" }));
+  const save = () => download(file ?? caption, "csv", new Blob([csvOf({ caption, columns, rows })], { type: "text/csv" }));
   return h("div", { class: "table" },
     file && h("div", { class: "tools" }, h("button", { type: "button", class: "quiet", "aria-label": `${caption}: save as CSV`, "data-focus": `${file}-csv`, onclick: save }, "CSV")),
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
