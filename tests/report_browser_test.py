@@ -28,7 +28,7 @@ class Browser(Test):
         if TINY:
             self.write("tokens.json", json.dumps([[(i * 7) % 100 + 3 for i in range(8)]]))
             self.works("denoise", os.path.join(TINY, "llada-dense.gguf"), "--tokens", "tokens.json", "--length", "16", "--block", "8", "--steps", "8", "--mask", "3", "--report", "reports/denoise.html")
-        ended = subprocess.run(["node", "--test", "tests/browser.test.mjs"], cwd=APP, env={**os.environ, "SINKSCOPE_REPORTS": self.path("reports")}, capture_output=True, text=True, timeout=1200)
+        ended = subprocess.run(["node", "--test", "tests/browser.test.mjs"], cwd=APP, env={**os.environ, "SINKSCOPE_REPORTS": self.path("reports")}, capture_output=True, text=True, timeout=900)
         self.assertEqual(ended.returncode, 0, ended.stdout[-20000:] + ended.stderr[-2000:])
 
 
