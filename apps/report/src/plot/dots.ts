@@ -1,7 +1,7 @@
 // Effects as dots with intervals, one line for each; a hollow dot is the control.
 import { scaleLinear, scaleSymlog } from "d3";
 import { s } from "../dom";
-import { clipped, isNumber, quoted } from "../format";
+import { clipped, isNumber, quoted, tick } from "../format";
 import { colours, muted, seriesColour } from "../theme";
 import { drawing, label } from "./scale";
 
@@ -22,14 +22,14 @@ export interface Dots {
   width: number;
   axis: string;
   zero?: number | null; // a line here: what is without any edit
-  show: (x: number) => string;
+  signed?: boolean; // a plus before what is more than 0
   names?: boolean; // at the left; otherwise another plot beside has them
   symmetricLog?: boolean; // where some effects are much larger than others
 }
 
 const ROW = 48, TOP = 40, BOTTOM = 44;
 
-export function dots({ rows, kinds, width, axis, zero = 0, show, names = true, symmetricLog = false }: Dots): SVGSVGElement {
+export function dots({ rows, kinds, width, axis, zero = 0, signed = false, names = true, symmetricLog = false }: Dots): SVGSVGElement {
   const left = names ? Math.min(width * 0.38, 16 + 6.6 * Math.max(...rows.map((r) => Math.min(34, r.name.length)))) : 12;
   const right = 74;
   const all = rows.flatMap((r) => r.effects.flatMap((e) => (e ? [e.value, ...(e.interval ?? [])] : []))).concat(zero).filter(isNumber);
@@ -41,7 +41,7 @@ export function dots({ rows, kinds, width, axis, zero = 0, show, names = true, s
   const offset = (j: number) => (j - (kinds.length - 1) / 2) * 17;
   let legendX = left + 8;
   return drawing(width, height,
-    ...ticks.flatMap((t) => [s("line", { x1: x(t), x2: x(t), y1: TOP - 8, y2: TOP + rows.length * ROW, stroke: colours().grid }), label(x(t), height - BOTTOM + 16, show(t), { "text-anchor": "middle" })]),
+    ...ticks.flatMap((t) => [s("line", { x1: x(t), x2: x(t), y1: TOP - 8, y2: TOP + rows.length * ROW, stroke: colours().grid }), label(x(t), height - BOTTOM + 16, (signed && t > 0 ? "+" : "") + tick(t), { "text-anchor": "middle" })]),
     ...(isNumber(zero) ? [s("line", { x1: x(zero), x2: x(zero), y1: TOP - 8, y2: TOP + rows.length * ROW, stroke: muted(), "stroke-width": 1.25 })] : []),
     label((left + width - right) / 2, height - 8, axis, { "text-anchor": "middle" }),
     ...kinds.flatMap((kind, j) => {

@@ -165,7 +165,7 @@ function edits(a: Document, b: Document, context: Context): Node[] {
   const pairsOf = names.map((name) => ({ name, a: left.edits.find((e) => e.edit === name) ?? null, b: right.edits.find((e) => e.edit === name) ?? null }));
   return [section("Effects", ...EFFECTS.map(({ key, title, note, axis, show }, i) => figure({
     id: key, title, note: note.replace(" Hollow: the control.", "").replace(" The line: without any edit.", ""),
-    plot: dots({ rows: pairsOf.map((p) => ({ name: p.name, effects: [effectOf(p.a, key, show), effectOf(p.b, key, show)] })), kinds: [{ name: a.name }, { name: b.name }], width: context.width, axis, zero: i < 2 ? 0 : null, show: (x) => short(x), symmetricLog: i < 2 && uneven(pairsOf.flatMap((p) => [p.a?.[key] ?? null, p.b?.[key] ?? null])) }),
+    plot: dots({ rows: pairsOf.map((p) => ({ name: p.name, effects: [effectOf(p.a, key, show), effectOf(p.b, key, show)] })), kinds: [{ name: a.name }, { name: b.name }], width: context.width, axis, zero: i < 2 ? 0 : null, signed: key === "loss_change", symmetricLog: i < 2 && uneven(pairsOf.flatMap((p) => [p.a?.[key] ?? null, p.b?.[key] ?? null])) }),
     file: `${a.name}-and-${b.name}`,
     numbers: () => tableOf({ caption: title, columns: [{ label: "edit", value: (p) => p.name, text: true }, { label: a.name, value: (p) => p.a?.[key], show: (p) => show(p.a?.[key] ?? null) }, { label: b.name, value: (p) => p.b?.[key], show: (p) => show(p.b?.[key] ?? null) }, { label: "difference", value: (p) => difference(p.a?.[key], p.b?.[key]), show: (p) => signed(difference(p.a?.[key], p.b?.[key]), 3) }], rows: pairsOf }),
   })))];
@@ -178,7 +178,7 @@ function policies(a: Document, b: Document, { width }: Context): Node[] {
   const measures = ([["ppl", "Perplexity", 2], ["kl", "Divergence, nats", 4], ["same_top", "Same top token, %", 1], ["accuracy", "Right answers, %", 0], ["tokens_per_second", "Tokens per second", 0]] as const).filter(([key]) => [...left, ...right].some((r) => isNumber(r[key])));
   return measures.map(([key, title, digits]) => section(title, figure({
     id: key, title: `${title}, by policy`,
-    plot: dots({ rows: names.map((name) => ({ name, effects: [left, right].map((results) => { const r = of(results, name); return r && isNumber(r[key]) ? { value: r[key], interval: null, show: fixed(r[key], digits) } : null; }) })), kinds: [{ name: a.name }, { name: b.name }], width, axis: title, zero: null, show: (x) => short(x) }),
+    plot: dots({ rows: names.map((name) => ({ name, effects: [left, right].map((results) => { const r = of(results, name); return r && isNumber(r[key]) ? { value: r[key], interval: null, show: fixed(r[key], digits) } : null; }) })), kinds: [{ name: a.name }, { name: b.name }], width, axis: title, zero: null }),
     file: `${a.name}-and-${b.name}`,
     numbers: () => tableOf({ caption: title, columns: [{ label: "policy", value: (n: string) => n, text: true }, { label: a.name, value: (n) => of(left, n)?.[key] }, { label: b.name, value: (n) => of(right, n)?.[key] }, { label: "difference", value: (n) => difference(of(left, n)?.[key], of(right, n)?.[key]) }, { label: "bytes", value: (n) => of(left, n)?.kv_bytes ?? of(right, n)?.kv_bytes, show: (n) => bytes(of(left, n)?.kv_bytes ?? of(right, n)?.kv_bytes) }], rows: names }),
   })));

@@ -1,7 +1,7 @@
 // What happens when a cause is changed: each edit beside the same change at places drawn at random.
 import { as, type Ablation } from "../data/documents";
 import { h } from "../dom";
-import { fixed, interval, isNumber, percent, plural, signed, tick } from "../format";
+import { fixed, interval, isNumber, percent, plural, signed } from "../format";
 import { dots, type DotRow } from "../plot/dots";
 import { figure } from "../plot/figure";
 import { table } from "../plot/table";
@@ -37,7 +37,7 @@ export const edits: View = {
     const plotted = EFFECTS.map(({ key, title, note, axis, show }, i) => {
       const rows: DotRow[] = a.edits.map((e) => ({ name: e.edit, effects: [effectOf(e, key, show), effectOf(e.control, key, show)] }));
       const log = key !== "same_top" && key !== "sink_rate" && uneven(a.edits.map((e) => e[key]));
-      return figure({ id: key, title, note: log ? `${note} The scale is logarithmic away from 0.` : note, plot: dots({ rows, kinds: [{ name: "edit" }, { name: "control", hollow: true }], width: i === 0 ? width : w, axis, zero: key === "sink_rate" ? a.sink_rate : key === "same_top" ? 100 : 0, show: (x) => (key === "loss_change" ? signed(x, Math.abs(x) < 0.1 ? 2 : 1) : key === "kl" ? tick(x) : fixed(x, 0)), symmetricLog: log }), file: document.name });
+      return figure({ id: key, title, note: log ? `${note} The scale is logarithmic away from 0.` : note, plot: dots({ rows, kinds: [{ name: "edit" }, { name: "control", hollow: true }], width: i === 0 ? width : w, axis, zero: key === "sink_rate" ? a.sink_rate : key === "same_top" ? 100 : 0, signed: key === "loss_change", symmetricLog: log }), file: document.name });
     });
     return [
       answer(document),
