@@ -195,8 +195,28 @@ class Calibrate(Test):
             self.assertLessEqual(r["mean_rows"], 96)
             self.assertLess(r["kv_bytes"], full["kv_bytes"])
 
-        # What was interrupted goes on where it stopped.
+        # DuoAttention's own file says of heads what far_mass says.
         whole = self.load("map.json")
+        far = json.loads(json.dumps(whole))
+        for i, h in enumerate(far["calibration"]["heads"]):
+            h["far_mass"] = i * 37 % 90 / 90
+        self.write("far.json", json.dumps(far))
+        self.write("heads.tsv", "".join("\t".join(str((3 * l + h) * 37 % 90 / 90) for h in range(3)) + "\n" for l in range(30)))
+        duo = ["eval", MODEL, "text", "--policy", "duo", "--budget", "96", "--tokens", "250", "--json", "out.json"]
+        self.works(*duo, "--sinkmap", "far.json")
+        by_map = self.load("out.json")["results"][1]["ppl"]
+        self.works(*duo, "--duo-heads", "heads.tsv")
+        self.assertEqual(self.load("out.json")["results"][1]["ppl"], by_map)
+        self.assertEqual([m["file"] for m in self.load("out.json")["run"]["sink_maps"]], ["heads.tsv"])
+        self.assertNotEqual(others[1]["ppl"], by_map)  # which heads retrieve does matter
+        for name, text, says in (("short", "0 0 1\n" * 29, "29 lines"), ("long", "0 0 1\n" * 31, "line 31"), ("narrow", "0 1\n" * 30, "line 1"), ("large", "0 1 1.5\n" * 30, "line 1"), ("words", "a b c\n" * 30, "line 1")):
+            with self.subTest(name):
+                self.write(name, text)
+                self.refused(FAILED, *duo, "--duo-heads", name, says=(name, says))
+        self.works("stream", MODEL, "text", "--tokens", "3", "--policy", "duo", "--budget", "96", "--duo-heads", "heads.tsv")
+        self.refused(FAILED, "stream", MODEL, "text", "--tokens", "3", "--policy", "duo", "--duo-heads", "nowhere", says=("nowhere",))
+
+        # What was interrupted goes on where it stopped.
         part = json.loads(json.dumps(whole))
         part["calibration"]["heads"] = part["calibration"]["heads"][:85]
         self.write("map.json", json.dumps(part))

@@ -23,6 +23,7 @@ struct EvalOptions {
   std::vector<int> sinks = {4};       // of streaming: first rows that are never dropped; each with each
   std::string protect = "auto";       // rows that no policy but window drops, and no type rounds: first:N, sinkmap:FILE, none; auto: first:4 for types coarser than F16
   std::string sink_map;               // of policies sinkmap and duo: file of profile --sinkmap, calibrated
+  std::string duo_heads;              // of policy duo in its place: DuoAttention's own file of heads
   std::string positions = "auto";     // cache, gaps, or the policy's own
   int tokens = 2048;                  // of the text, BOS included; 0: all
   int skip = 0;                       // of them, tokens at the start that are read but count for nothing

@@ -22,6 +22,7 @@ struct StreamOptions {
   int sinks = 4;                      // of policy streaming: first rows that are never dropped
   std::string protect = "auto";       // rows that no policy but window drops, and no type rounds: first:N, sinkmap:FILE, none; auto: first:4 for types coarser than F16
   std::string sink_map;               // of policies sinkmap and duo: file of profile --sinkmap, calibrated
+  std::string duo_heads;              // of policy duo in its place: DuoAttention's own file of heads
   std::string positions = "auto";     // cache, gaps, or the policy's own
   std::string kv_type = "f16";        // of kept keys and values: f32, f16, q8c, q4c, q8_0, q4_0
   int tokens = 0;                     // to generate; 0: until it is stopped

@@ -19,6 +19,7 @@
 #include "report/result_files.h"
 #include "session/check.h"
 #include "session/text.h"
+#include "session/windows.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "sinkscope/models.h"
@@ -61,7 +62,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   report::ResultFiles results({o.json, o.report, ""});
   std::vector<io::Place> places = results.places();
   places.insert(places.end(), {{"--plot", o.plot}, {"--resume", o.resume}});
-  io::check_places({o.text, resolve_model(o.model), o.sink_map}, places);
+  io::check_places({o.text, resolve_model(o.model), o.sink_map, o.duo_heads}, places);
   results.open();
   std::optional<AtomicFile> plot;
   if (!o.plot.empty()) {
@@ -85,7 +86,9 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   const policy::Subject subject{e.sha256, e.bos};
   const bool needs_map = std::ranges::any_of(o.policies, [](const std::string& p) { return p != kRecompute && policy::kind(p).needs_map; });
   const auto map = needs_map && !o.sink_map.empty() ? std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject)) : nullptr;
-  for (const std::string& file : {map ? o.sink_map : "", policy::sink_map_of(o.protect)})
+  const bool duo = std::ranges::count(o.policies, "duo") > 0 && !o.duo_heads.empty();
+  const auto duo_map = duo ? std::make_shared<const policy::SinkMap>(policy::read_duo_heads(o.duo_heads, windows(model.impl()), e.model.n_head_kv)) : map;
+  for (const std::string& file : {map ? o.sink_map : "", duo ? o.duo_heads : "", policy::sink_map_of(o.protect)})
     if (!file.empty()) e.sink_maps.push_back({file, io::sha256_of_file(file)});
   std::string inputs = e.sha256 + text;
   for (const Eval::SinkMapFile& m : e.sink_maps) inputs += m.sha256;
@@ -108,7 +111,7 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
         for (const int sinks : kind.has_sinks ? o.sinks : std::vector<int>{0}) {
           memory.sinks = sinks;
           memory.protect = policy::protected_positions(o.protect, kv_type, subject);
-          if (kind.needs_map) memory.sink_map = map;
+          if (kind.needs_map) memory.sink_map = policy == "duo" ? duo_map : map;
           add(policy, kv_type, memory);
         }
     }

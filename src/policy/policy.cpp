@@ -51,7 +51,7 @@ std::unique_ptr<Policy> make(const std::string& name, const Options& options) {
   if (k.needs_budget && options.budget <= 0) throw UsageError(fmt::format("policy '{}' needs a number of rows to keep; give --budget ROWS", name));
   if (options.sinks < 0) throw UsageError(fmt::format("{} sinks are no number of rows; use 0 or more", options.sinks));
   if (k.needs_map && (!options.map || options.map->heads.empty()))
-    throw UsageError(fmt::format("policy '{}' needs to know the model's heads; give --sinkmap FILE, a sink map that sinkscope calibrate has measured", name));
+    throw UsageError(fmt::format("policy '{}' needs to know the model's heads; give --sinkmap FILE, a sink map that sinkscope calibrate has measured{}", name, name == "duo" ? ", or --duo-heads FILE" : ""));
   Options own = options;
   if (!k.protects) own.protect.clear();
   if (k.has_sinks) protect_also(own, first_positions(options.sinks));

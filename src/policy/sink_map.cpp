@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <sstream>
 
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
@@ -51,6 +52,27 @@ SinkMap read_calibrated_map(const std::string& path, const Subject& subject) {
   if (map.heads.empty() || map.heads.size() != map.n_head)
     throw InputError(fmt::format("'{}' is calibrated for {} of {} heads; run sinkscope calibrate on it, which goes on where it stopped", path, map.heads.size(),
                                  map.n_head));
+  return map;
+}
+
+SinkMap read_duo_heads(const std::string& path, const std::vector<int>& windows, int n_head_kv) {
+  std::ifstream file(path);
+  if (!file) throw InputError(fmt::format("cannot read '{}'; give a file of DuoAttention's heads", path));
+  const auto n_layer = static_cast<int>(windows.size());
+  SinkMap map;
+  int layer = 0;
+  for (std::string line; std::getline(file, line); ++layer) {
+    std::istringstream row(line);
+    std::vector<double> numbers;
+    for (double x; row >> x;) numbers.push_back(x);
+    if (!row.eof() || static_cast<int>(numbers.size()) != n_head_kv || layer >= n_layer || std::ranges::any_of(numbers, [](double x) { return !(x >= 0 && x <= 1); }))
+      throw InputError(fmt::format("{}, line {}: this model needs {} lines of {} numbers from 0 to 1, a line for each layer and a number for each KV head", path, layer + 1, n_layer, n_head_kv));
+    if (windows[layer] > 0) continue;
+    for (int h = 0; h < n_head_kv; ++h) map.heads.push_back({.layer = layer, .head = h, .loss = {}, .kl = {}, .far_mass = numbers[h]});
+  }
+  if (layer != n_layer) throw InputError(fmt::format("'{}' has {} lines, and the model {} layers; give a line for each", path, layer, n_layer));
+  if (map.heads.empty()) throw InputError(fmt::format("each layer of the model has a sliding window, so there is no head for '{}' to rule", path));
+  map.n_head = map.heads.size();
   return map;
 }
 

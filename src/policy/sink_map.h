@@ -35,4 +35,8 @@ SinkMap read_sink_map(const std::string& path, const Subject& subject, nlohmann:
 // The same for a file that `sinkscope calibrate` has finished.
 SinkMap read_calibrated_map(const std::string& path, const Subject& subject);
 
+// DuoAttention's heads (full_attention_heads.tsv of Xiao et al., 2410.10819): a line for each layer and in it a number for each KV head, 0 where it streams, 1 where it
+// retrieves. As a calibrated map for `duo`, with the numbers as its far mass and no losses. Layers with a sliding window (`windows`, by layer; 0: none) are left out. Throws InputError.
+SinkMap read_duo_heads(const std::string& path, const std::vector<int>& windows, int n_head_kv);
+
 }  // namespace sinkscope::policy

@@ -15,6 +15,7 @@ std::span<const Option<StreamOptions>> stream_options() {
       {"--sinks", "N", "of policy streaming: first rows that are never dropped", &O::sinks},
       {"--protect", "ROWS", "rows that no policy but window drops and no type rounds: first:N, sinkmap:FILE (of profile --sinkmap), none; auto: first:4 for types coarser than f16", &O::protect},
       {"--sinkmap", "FILE", "of policies sinkmap and duo: file of profile --sinkmap, calibrated by calibrate", &O::sink_map},
+      {"--duo-heads", "FILE", "of policy duo, in place of --sinkmap: DuoAttention's full_attention_heads.tsv, a line for each layer, a number for each KV head", &O::duo_heads},
       {"--positions", "MODE", "where kept rows stand: cache (side by side), gaps (where they were), auto (the policy's own)", &O::positions},
       {"--kv-type", "TYPE", "type of kept keys and values: f32, f16, q8c, q4c (keys by channel, values by row), q8_0, q4_0", &O::kv_type},
       {"--temperature", "X", "of sampling; 0: always the likeliest token", &O::temperature},

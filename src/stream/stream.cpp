@@ -14,6 +14,7 @@
 #include "session/check.h"
 #include "session/sampler.h"
 #include "session/text.h"
+#include "session/windows.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "stream/stream_file.h"
@@ -42,10 +43,13 @@ policy::Subject subject_of(const StreamOptions& o, const Model& model) {
   return {named ? io::sha256_of_file(model.info().file) : "", session::wants_bos(o.bos, model.info())};
 }
 
-MemoryOptions memory_options(const StreamOptions& o, const policy::Subject& subject) {
+MemoryOptions memory_options(const StreamOptions& o, const policy::Subject& subject, const Model& model) {
   MemoryOptions memory{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget, .budget_bytes = o.kv_budget.empty() ? 0 : policy::bytes_of(o.kv_budget),
                        .sinks = o.sinks, .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type, subject), .sink_map = nullptr};
-  if (policy::kind(o.policy).needs_map && !o.sink_map.empty()) memory.sink_map = std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject));
+  if (o.policy == "duo" && !o.duo_heads.empty())
+    memory.sink_map = std::make_shared<const policy::SinkMap>(policy::read_duo_heads(o.duo_heads, windows(model.impl()), model.info().n_head_kv));
+  else if (policy::kind(o.policy).needs_map && !o.sink_map.empty())
+    memory.sink_map = std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject));
   return memory;
 }
 
@@ -58,6 +62,7 @@ std::vector<std::pair<std::string, std::string>> settings_of(const StreamOptions
   const std::string map = policy::sink_map_of(o.protect);
   settings.emplace_back("--protect", map.empty() ? o.protect : "sinkmap:FILE of SHA-256 " + io::sha256_of_file(map));
   if (!o.sink_map.empty()) settings.emplace_back("--sinkmap", "FILE of SHA-256 " + io::sha256_of_file(o.sink_map));
+  if (!o.duo_heads.empty()) settings.emplace_back("--duo-heads", "FILE of SHA-256 " + io::sha256_of_file(o.duo_heads));
   return settings;
 }
 
@@ -87,7 +92,7 @@ size_t unfinished(std::string_view text) {
 class Stream {
  public:
   Stream(const StreamOptions& o, const StreamEvents& events)
-      : o_(o), events_(events), model_(o.model), subject_(subject_of(o, model_)), memory_(memory_options(o, subject_)),
+      : o_(o), events_(events), model_(o.model), subject_(subject_of(o, model_)), memory_(memory_options(o, subject_, model_)),
         session_(model_, {.n_context = 0, .n_batch = o.chunk, .n_thread = o.threads, .kv_type = o.kv_type, .isa = o.isa,
                           .attention = Attention::sinkscope, .all_logits = false, .blas = !o.no_blas, .batch_invariant = false,
                           .memory = memory_}),
