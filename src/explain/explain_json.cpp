@@ -1,5 +1,7 @@
 #include "explain/explain_json.h"
 
+#include <cmath>
+
 #include <fmt/format.h>
 
 #include "profile/run.h"
@@ -8,6 +10,9 @@ namespace sinkscope {
 namespace {
 
 using session::dumped, session::Json, session::model_json, session::number;
+
+// Three digits, or all that stand before the point.
+std::string whole(double x) { return std::abs(x) >= 100 ? fmt::format("{:.0f}", x) : fmt::format("{:.3g}", x); }
 
 Json optional_number(const std::optional<double>& x) { return x ? number(*x) : Json(nullptr); }
 
@@ -80,10 +85,10 @@ std::string to_json(const Explanation& e) { return dumped(explain_run::explanati
 std::string Explanation::answer() const {
   std::string answer = profile.answer();
   if (onset < 0) return answer + "; its graph names no hidden states";
-  answer += fmt::format("; the first token's hidden state grows most in layer {}, from {:.3g} to {:.3g} (others: {:.3g})", onset, layers[onset].norm_first,
-                        layers[onset + 1].norm_first, layers[onset + 1].norm_median);
+  answer += fmt::format("; the first token's hidden state grows most in layer {}, from {} to {} (others: {})", onset, whole(layers[onset].norm_first), whole(layers[onset + 1].norm_first),
+                        whole(layers[onset + 1].norm_median));
   if (!outliers.empty())
-    answer += fmt::format(", and dimension {} reaches {:.4g} behind layer {} on `{}` at position {}, {:.0f} times the median", outliers[0].dim, outliers[0].value,
+    answer += fmt::format(", and dimension {} reaches {} behind layer {} on `{}` at position {}, {:.0f} times the median", outliers[0].dim, whole(outliers[0].value),
                           outliers[0].layer, outliers[0].text, outliers[0].position, outliers[0].over_median);
   return answer;
 }

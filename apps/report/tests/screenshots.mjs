@@ -1,5 +1,5 @@
-// Pictures of each view in both themes, for docs/report.md: node tests/screenshots.mjs FOLDER NAME=FILE.html#FRAGMENT...
-// Without pictures named, those of PICTURES from the reports in SINKSCOPE_REPORTS, and from made-up ones where no model is at hand.
+// Pictures of each view in both themes, for docs/report.md: node tests/screenshots.mjs FOLDER,
+// of the reports in SINKSCOPE_REPORTS (scripts/make-pictures), and of made-up ones where no model is at hand.
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -32,7 +32,7 @@ const folder = mkdtempSync(join(tmpdir(), "sinkscope-pictures-"));
 const made = samples();
 function fileOf(report) {
   if (!report.startsWith("made-up ")) {
-    if (!REPORTS) throw new Error("SINKSCOPE_REPORTS must name a folder with smollm2.html, long.html, edits.html, policies.html and compare.html");
+    if (!REPORTS) throw new Error("SINKSCOPE_REPORTS must name the folder of reports that scripts/make-pictures makes");
     return join(REPORTS, `${report}.html`);
   }
   const name = report.slice("made-up ".length);
