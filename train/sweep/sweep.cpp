@@ -149,8 +149,9 @@ Sweep read_sweep(const std::string& path) {
   const auto grid = combinations(table["grid"].as_table(), path), list = variants_of(table.get("variants"), path);
   constexpr const char* kOurs[] = {"title", "equal_loss", "grid", "variants"};
   const RunConfig base = parse_run_config(text, path, kOurs);
-  for (const auto& variant : list)
-    for (const auto& settings : grid) {
+  // All variants of the first seed come before the second one's: they compare early.
+  for (const auto& settings : grid)
+    for (const auto& variant : list) {
       SweepRun run{.name = {}, .group = {}, .config = base};
       std::vector<std::string> parts, without_seed;
       std::map<std::string, int> lines;
