@@ -619,7 +619,7 @@ class Outputs(Test):
         finally:
             os.close(writer)
         self.assertEqual(ended.code, FAILED, f"\n{ended}")
-        self.assert_sentence(ended, "standard output")
+        self.assert_sentence(ended, "nobody reads standard output")
         self.assert_whole_or_none("out.json")
 
     def test_a_full_stderr(self):

@@ -223,6 +223,8 @@ class Calibrate(Test):
         self.refused(FAILED, "eval", MODEL, "text", "--policy", "duo", "--tokens", "100", "--budget", "64", "--sinkmap", "map.json", says=("85 of 90",))
         self.calibrate()
         again = self.load("map.json")
+        self.refused(FAILED, "calibrate", MODEL, "text", "--sinkmap", "map.json", "--tokens", "40", "--windows", "25", "--chunk", "20", says=("map.json", "windows", "[24]", "[25]"))
+        self.assertEqual(self.load("map.json"), again)
         for a, b in zip(whole["calibration"]["heads"], again["calibration"]["heads"]):
             self.assertEqual(a["layer"], b["layer"])
             self.assertAlmostEqual(a["kl"][0], b["kl"][0], delta=1e-4)
@@ -282,6 +284,14 @@ class Stream(Test):
         self.assertEqual(self.text("text", "--tokens", "80", "--threads", "1"), one)
         self.assertEqual(self.text("-", "--tokens", "80", stdin=b"Once upon a time, in a country far away,"), one)
         self.assertNotEqual(self.text("text", "--tokens", "80", "--seed", "2"), one)
+
+    def test_a_stream_is_not_saved_over_what_it_reads(self):
+        self.write("heads.tsv", "0 0 1\n" * 30)
+        for save, options in (("text", []), ("./text", []), ("heads.tsv", ["--policy", "duo", "--duo-heads", "heads.tsv"])):
+            with self.subTest(save):
+                self.refused(WRONG_USE, "stream", MODEL, "text", "--tokens", "2", "--budget", "96", "--save", save, *options, says=("--save", "another file"))
+        self.write("empty", "")
+        self.refused(FAILED, "stream", MODEL, "empty", "--tokens", "2", says=("empty", "--bos always"))
 
     def test_a_status_line_stands_below_the_text_and_goes_again(self):
         text = self.text("text", "--tokens", "40")

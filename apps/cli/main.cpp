@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <fcntl.h>
 #include <malloc.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include "commands.h"
@@ -117,8 +118,15 @@ void give_memory_back() {
 #endif
 }
 
+// Of a pipe whose reader has gone.
+bool nobody_reads() {
+  pollfd out{STDOUT_FILENO, POLLOUT, 0};
+  return poll(&out, 1, 0) > 0 && (out.revents & POLLERR);
+}
+
 int flushed(int code) {
   if (std::cout.flush() && std::fflush(stdout) == 0) return code;
+  if (nobody_reads()) return fail("nobody reads standard output any more, so not all was printed; read to the end, or write to a file", kFailed);
   return fail("cannot write to standard output (is the disk full?); give it room", kFailed);
 }
 

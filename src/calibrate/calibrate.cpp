@@ -213,8 +213,14 @@ Calibration calibrate(const CalibrateOptions& o, const Progress& progress) {
   // What was measured before in the same way is not measured again.
   const Json same = {{"text_sha256", io::sha256(text)}, {"n_token", c.n_token}, {"windows", o.windows}, {"chunk", o.chunk}, {"bos", bos}, {"n_head", heads.size()}};
   Json& calibration = map["calibration"];
-  if (!calibration.is_object() || !std::ranges::all_of(same.items(), [&](const auto& i) { return calibration.contains(i.key()) && calibration[i.key()] == i.value(); }))
+  if (calibration.is_object()) {
+    for (const auto& [key, value] : same.items())
+      if (calibration.value(key, Json()) != value)
+        throw InputError(fmt::format("'{}' is calibrated with another {} ({}, not {}), and hours of work may be in it; calibrate a copy of the map from before, or go on as it was begun", o.sink_map, key,
+                                     calibration.value(key, Json()).dump(), value.dump()));
+  } else {
     calibration = same, calibration["heads"] = Json::array();
+  }
   calibration["ppl"] = c.ppl;
   for (size_t i = 0; i < heads.size(); ++i) {
     const auto [layer, head_kv] = heads[i];

@@ -7,6 +7,7 @@
 
 #include <fmt/format.h>
 
+#include "io/places.h"
 #include "io/sha256.h"
 #include "policy/budget.h"
 #include "policy/policy.h"
@@ -17,6 +18,7 @@
 #include "session/windows.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
+#include "sinkscope/models.h"
 #include "stream/stream_file.h"
 
 namespace sinkscope {
@@ -131,7 +133,7 @@ class Stream {
 
   void go_on() {
     if (!o_.text.empty()) wait(model_.tokenize(session::read_text(o_.text)));
-    if (pending_.empty()) throw InputError("there is nothing to go on from; give a text, or --bos always");
+    if (pending_.empty()) throw InputError(fmt::format("there is nothing to go on from{}; give a text, or --bos always", o_.text.empty() ? "" : ": " + session::named(o_.text) + " is empty"));
     generate(/*until_end=*/false);
   }
 
@@ -229,6 +231,7 @@ class Stream {
 
 StreamState stream(const StreamOptions& options, const StreamEvents& events) {
   check(options);
+  io::check_places({options.text, resolve_model(options.model), options.sink_map, options.duo_heads, policy::sink_map_of(options.protect)}, {{"--save", options.save}});
   std::optional<AtomicFile> save;
   if (!options.save.empty()) save.emplace(options.save);
   return Stream(options, events).run(save ? &*save : nullptr);

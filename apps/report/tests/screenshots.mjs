@@ -25,7 +25,7 @@ const PICTURES = {
   compare: ["compare", "#view=compare", 1150],
   steps: ["made-up everything", "#doc=5&view=steps", 1100],
   experts: ["made-up experts", "#view=why", 1000, "#experts"],
-  training: ["made-up everything", "#doc=7", 1100],
+  training: ["training", "", 1100],
 };
 
 const folder = mkdtempSync(join(tmpdir(), "sinkscope-pictures-"));

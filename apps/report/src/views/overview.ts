@@ -1,6 +1,7 @@
 // Answer first: the sentence, the model, what the numbers depend on; then all heads at once.
 import { as, explanationOf, type Content, type Document, type Profile } from "../data/documents";
 import { domainOf, headNumbers, metricsOf } from "../data/metrics";
+import { onsetOf } from "../data/training";
 import { h } from "../dom";
 import { count, fixed, interval, percent, plain, plural, quoted, signed } from "../format";
 import { figure } from "../plot/figure";
@@ -58,7 +59,7 @@ function sentenceOf(content: Content): string {
       return `${content.model.name} writes ${plural(content.run.length, "token")} in ${plural(content.steps.length, "step")}: the centre of its sinks goes from position ${fixed(first?.centre, 1)} to ${fixed(last?.centre, 1)}`;
     }
     case "sinkscope.training/1":
-      return content.title;
+      return content.runs.length > 1 ? `${content.title}: sinks set in in ${content.runs.filter((r) => onsetOf(r.lines)).length} of ${content.runs.length} runs` : content.title;
   }
 }
 

@@ -1,5 +1,6 @@
 // Which rows of the cache stay, and what that costs: over the text, and against memory.
 import * as Plot from "@observablehq/plot";
+import { mean as meanOf } from "d3";
 import { as, type Evaluation } from "../data/documents";
 import { bytes, count, fixed, isNumber, percent, short, tick } from "../format";
 import { figure } from "../plot/figure";
@@ -36,7 +37,12 @@ const OVER: Over[] = [
 export const policyColour = (results: readonly Result[], r: Result): string => seriesColour([...new Set(results.map((x) => x.policy))].indexOf(r.policy));
 const dashOf = (results: readonly Result[], r: Result) => ["", "6 3", "2 3", "10 3 2 3"][results.filter((x) => x.policy === r.policy).indexOf(r) % 4]!;
 
-const overSeries = (results: readonly Result[], key: Over["key"]): Series[] => results.filter((r) => r[key]).map((r) => ({ name: resultName(r), colour: policyColour(results, r), dash: dashOf(results, r), dots: true, points: r[key]!.map((y, i) => ({ x: i * 1024 + 512, y })) }));
+// The tokens that number `i` of "by 1,024" is of: spans of 1,024, of which the first and the last may be cut.
+function spanOf({ skip, n_token }: Evaluation["run"], i: number): readonly [number, number] {
+  const from = (Math.floor((skip + 1) / 1024) + i) * 1024;
+  return [Math.max(from, skip), Math.min(from + 1024, n_token)];
+}
+const overSeries = (results: readonly Result[], key: Over["key"], run: Evaluation["run"]): Series[] => results.filter((r) => r[key]).map((r) => ({ name: resultName(r), colour: policyColour(results, r), dash: dashOf(results, r), dots: true, points: r[key]!.map((y, i) => ({ x: meanOf(spanOf(run, i))!, y })) }));
 
 function ofText(e: Evaluation, context: Context): Node[] {
   const { document, width, state } = context;
@@ -47,8 +53,8 @@ function ofText(e: Evaluation, context: Context): Node[] {
   const over = OVER.map(({ key, title, note, label, log }, i) => figure({
     id: key, title, note,
     controls: i === 0 && budgets.length > 1 ? choice("Rows kept", "budget", [...budgets.map((b) => [String(b), count(b)] as const), ["all", "all budgets"]], shownBudget, context) : undefined,
-    plot: lines({ series: overSeries(shown, key), width, height: 320, x: { label: "position in the text", domain: [0, Math.max(e.run.n_token, 1024)] }, y: { label, ...(log ? { type: "log" } : { zero: true }) } }),
-    numbers: () => tableOf({ caption: title, columns: [{ label: "tokens", value: (i: number) => `${i * 1024} to ${i * 1024 + 1023}`, text: true }, ...e.results.map((r) => ({ label: resultName(r), value: (i: number) => r[key]?.[i], show: (i: number) => fixed(r[key]?.[i], 2) }))], rows: Array.from({ length: Math.max(...e.results.map((r) => r[key]?.length ?? 0)) }, (_, i) => i) }),
+    plot: lines({ series: overSeries(shown, key, e.run), width, height: 320, x: { label: "position in the text", domain: [0, e.run.n_token] }, y: { label, ...(log ? { type: "log" } : { zero: true }) } }),
+    numbers: () => tableOf({ caption: title, columns: [{ label: "tokens", value: (i: number) => { const [from, end] = spanOf(e.run, i); return `${from} to ${end - 1}`; }, text: true }, ...e.results.map((r) => ({ label: resultName(r), value: (i: number) => r[key]?.[i], show: (i: number) => fixed(r[key]?.[i], 2) }))], rows: Array.from({ length: Math.max(...e.results.map((r) => r[key]?.length ?? 0)) }, (_, i) => i) }),
     file: document.name,
   }));
   const quality = (["ppl", "kl", "same_top"] as const).filter((key) => e.results.some((r) => isNumber(r[key])));
