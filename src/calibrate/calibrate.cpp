@@ -216,8 +216,7 @@ Calibration calibrate(const CalibrateOptions& o, const Progress& progress) {
   if (calibration.is_object()) {
     for (const auto& [key, value] : same.items())
       if (calibration.value(key, Json()) != value)
-        throw InputError(fmt::format("'{}' is calibrated with another {} ({}, not {}), and hours of work may be in it; calibrate a copy of the map from before, or go on as it was begun", o.sink_map, key,
-                                     calibration.value(key, Json()).dump(), value.dump()));
+        throw InputError(fmt::format("'{}' is calibrated with {} {}, not {}; give that, or a new map of sinkscope profile --sinkmap", o.sink_map, key, calibration.value(key, Json()).dump(), value.dump()));
   } else {
     calibration = same, calibration["heads"] = Json::array();
   }
