@@ -455,7 +455,7 @@ HWY_ATTR HWY_INLINE void over(int begin, int end, const Body& body) {
 }
 
 HWY_ATTR HWY_INLINE V load_n(const float* p, int n, float other) {
-  if (n == kLanes) return hn::LoadU(f, p);
+  if (n >= kLanes) return hn::LoadU(f, p);
   HWY_ALIGN float padded[kLanes];
   std::fill_n(padded, kLanes, other);
   std::copy_n(p, n, padded);
@@ -463,7 +463,7 @@ HWY_ATTR HWY_INLINE V load_n(const float* p, int n, float other) {
 }
 
 HWY_ATTR HWY_INLINE void store_n(V v, float* p, int n) {
-  if (n == kLanes) return hn::StoreU(v, f, p);
+  if (n >= kLanes) return hn::StoreU(v, f, p);
   HWY_ALIGN float padded[kLanes];
   hn::Store(v, f, padded);
   std::copy_n(padded, n, p);
