@@ -61,6 +61,15 @@ void attend(Instance& instance, const ggml_cgraph* graph, int index) {
   for (CallHook* hook : hooks) hook->after(call, a.ropes.of(graph->nodes[index], call.layer), *a.kernels);
 }
 
+// Logits that nobody will read: neither their product is computed, nor are they copied to where llama.cpp hands them out.
+bool is_left_out(const Instance& instance, const ggml_tensor* node) {
+  return instance.attachment->without_logits && node->op == GGML_OP_MUL_MAT && std::string_view(node->name) == "result_output";
+}
+
+void get_tensor(ggml_backend_t backend, const ggml_tensor* tensor, void* data, size_t offset, size_t size) {
+  if (!is_left_out(*static_cast<Instance*>(backend->context), tensor)) ggml_backend_tensor_get(tensor, data, offset, size);
+}
+
 // ggml is C: nothing may be thrown through it.
 ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
   auto& instance = *static_cast<Instance*>(backend->context);
@@ -69,8 +78,7 @@ ggml_status compute_graph(ggml_backend_t backend, ggml_cgraph* graph) {
       const ggml_tensor* node = graph->nodes[i];
       if (!(node->flags & GGML_TENSOR_FLAG_COMPUTE)) continue;
       if (node->op == GGML_OP_FLASH_ATTN_EXT) attend(instance, graph, i);
-      else if (node->op == GGML_OP_MUL_MAT && instance.attachment->without_logits && std::string_view(node->name) == "result_output") continue;
-      else if (node->op == GGML_OP_MUL_MAT) multiply(node, instance.attachment->n_thread, instance.work);
+      else if (node->op == GGML_OP_MUL_MAT && !is_left_out(instance, node)) multiply(node, instance.attachment->n_thread, instance.work);
     }
     return GGML_STATUS_SUCCESS;
   } catch (const std::bad_alloc&) {
@@ -141,6 +149,7 @@ ggml_backend_t make_backend(ggml_backend_dev_t device, const char*) {
   ggml_backend_i methods{};
   methods.get_name = backend_name;
   methods.free = free_backend;
+  methods.get_tensor_async = get_tensor;
   methods.graph_compute = compute_graph;
   return new ggml_backend{guid(), methods, &instance->device, instance};
 }

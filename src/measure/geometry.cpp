@@ -24,53 +24,50 @@ void turn_back(const attention::Turns& turns, int position, float* row) {
 
 double inverse(double x) { return x > 0 ? 1 / x : 0; }
 
-// Sums of rows before each one, so that the sum over any run of them costs one difference: [n + 1, d].
-class Prefix {
- public:
-  Prefix(int n, int d) : d_(d), sums_(static_cast<size_t>(n + 1) * d) {}
-  void put(int row, const float* values, double factor) {
-    const double* from = sums_.data() + static_cast<size_t>(row) * d_;
-    double* to = sums_.data() + static_cast<size_t>(row + 1) * d_;
-    for (int i = 0; i < d_; ++i) to[i] = from[i] + factor * values[i];
-  }
-  double dot_with(const float* values, int begin, int end) const { return dot(values, at(end), d_) - (begin > 0 ? dot(values, at(begin), d_) : 0); }
-
- private:
-  const double* at(int row) const { return sums_.data() + static_cast<size_t>(row) * d_; }
-  int d_;
-  std::vector<double> sums_;
-};
-
 }  // namespace
 
-// Keys and values of all KV heads.
-struct Geometry::Keys {
-  Keys(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int n, int n_thread)
-      : k(static_cast<size_t>(call.n_head_kv) * n * call.d_key), unrotated(k.size()), norm(static_cast<size_t>(call.n_head_kv) * n), value_norm(norm.size()) {
-    constexpr int kRows = 64;  // of a task
-    const int n_part = (n + kRows - 1) / kRows, d = call.d_key, d_value = call.d_value;
-    attention::run_tasks(call.n_head_kv * n_part, n_thread, [&](int task, int) {
-      const int head = task / n_part, begin = task % n_part * kRows, end = std::min(n, begin + kRows);
-      const auto decode = [&](attention::Rows rows, int size, float* to) {
-        rows.data = rows.row(0, head, 0);
-        kernels.decode_rows(rows, 0, 1, begin, end - begin, size, size, to);
-      };
-      const size_t first = static_cast<size_t>(head) * n + begin;
-      std::vector<float> values(static_cast<size_t>(end - begin) * d_value);
-      decode(call.k, d, k.data() + first * d);
-      decode(call.v, d_value, values.data());
-      std::copy_n(k.data() + first * d, static_cast<size_t>(end - begin) * d, unrotated.data() + first * d);
-      for (int i = begin; i < end; ++i) {
-        const size_t row = static_cast<size_t>(head) * n + i;
-        turn_back(turns, i, unrotated.data() + row * d);
-        norm[row] = static_cast<float>(norm_of(k.data() + row * d, d));
-        value_norm[row] = static_cast<float>(norm_of(values.data() + static_cast<size_t>(i - begin) * d_value, d_value));
-      }
-    });
-  }
-  std::vector<float> k, unrotated;      // [n_head_kv, n, d_key]; as they were before RoPE
-  std::vector<float> norm, value_norm;  // [n_head_kv, n]
-};
+void Geometry::Prefix::start(int n, int d) {
+  d_ = d;
+  sums_.resize(static_cast<size_t>(n + 1) * d);
+  std::fill_n(sums_.begin(), d, 0);
+}
+
+void Geometry::Prefix::put(int row, const float* values, double factor) {
+  const double* from = sums_.data() + static_cast<size_t>(row) * d_;
+  double* to = sums_.data() + static_cast<size_t>(row + 1) * d_;
+  for (int i = 0; i < d_; ++i) to[i] = from[i] + factor * values[i];
+}
+
+double Geometry::Prefix::dot_with(const float* values, int begin, int end) const {
+  const auto with = [&](int row) { return dot(values, sums_.data() + static_cast<size_t>(row) * d_, d_); };
+  return with(end) - (begin > 0 ? with(begin) : 0);
+}
+
+void Geometry::Keys::read(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int n, int n_thread) {
+  constexpr int kRows = 64;  // of a task
+  const int n_part = (n + kRows - 1) / kRows, d = call.d_key, d_value = call.d_value;
+  const size_t n_row = static_cast<size_t>(call.n_head_kv) * n;
+  for (std::vector<float>* rows : {&k, &unrotated}) rows->resize(n_row * d);
+  for (std::vector<float>* norms : {&norm, &value_norm}) norms->resize(n_row);
+  attention::run_tasks(call.n_head_kv * n_part, n_thread, [&](int task, int) {
+    const int head = task / n_part, begin = task % n_part * kRows, end = std::min(n, begin + kRows);
+    const auto decode = [&](attention::Rows rows, int size, float* to) {
+      rows.data = rows.row(0, head, 0);
+      kernels.decode_rows(rows, 0, 1, begin, end - begin, size, size, to);
+    };
+    const size_t first = static_cast<size_t>(head) * n + begin;
+    std::vector<float> values(static_cast<size_t>(end - begin) * d_value);
+    decode(call.k, d, k.data() + first * d);
+    decode(call.v, d_value, values.data());
+    std::copy_n(k.data() + first * d, static_cast<size_t>(end - begin) * d, unrotated.data() + first * d);
+    for (int i = begin; i < end; ++i) {
+      const size_t row = static_cast<size_t>(head) * n + i;
+      turn_back(turns, i, unrotated.data() + row * d);
+      norm[row] = static_cast<float>(norm_of(k.data() + row * d, d));
+      value_norm[row] = static_cast<float>(norm_of(values.data() + static_cast<size_t>(i - begin) * d_value, d_value));
+    }
+  });
+}
 
 void Geometry::start(int n_token) {
   n_token_ = n_token;
@@ -116,12 +113,13 @@ void Geometry::after(const attention::Call& call, const backend::Rope& rope, con
   static const Angles kNone;
   const Angles& angles = layer.rotated ? angles_up_to(std::max(n, call.first_key + call.n_query), rope.angle) : kNone;
   const attention::Turns turns{rope.first, rope.second, angles.cos, angles.sin};
-  const Keys keys(call, turns, kernels, n, n_thread_);
+  keys_.read(call, turns, kernels, n, n_thread_);
   for (int h = 0; h < call.n_head_kv; ++h) {
-    std::copy_n(keys.norm.data() + static_cast<size_t>(h) * n, n, layer.key_norm.data() + static_cast<size_t>(h) * n_token_);
-    std::copy_n(keys.value_norm.data() + static_cast<size_t>(h) * n, n, layer.value_norm.data() + static_cast<size_t>(h) * n_token_);
+    std::copy_n(keys_.norm.data() + static_cast<size_t>(h) * n, n, layer.key_norm.data() + static_cast<size_t>(h) * n_token_);
+    std::copy_n(keys_.value_norm.data() + static_cast<size_t>(h) * n, n, layer.value_norm.data() + static_cast<size_t>(h) * n_token_);
   }
-  attention::run_tasks(call.n_head, n_thread_, [&](int head, int) { look(call, turns, head, keys, runs, layer); });
+  queries_.resize(n_thread_);
+  attention::run_tasks(call.n_head, n_thread_, [&](int head, int thread) { look(call, turns, head, runs, queries_[thread], layer); });
 }
 
 const Geometry::Angles& Geometry::angles_up_to(int n_position, const std::vector<double>& per_position) {
@@ -134,13 +132,13 @@ const Geometry::Angles& Geometry::angles_up_to(int n_position, const std::vector
   return angles;
 }
 
-void Geometry::look(const attention::Call& call, const attention::Turns& turns, int head, const Keys& keys, std::span<const Run> runs, LayerGeometry& layer) const {
+void Geometry::look(const attention::Call& call, const attention::Turns& turns, int head, std::span<const Run> runs, Queries& queries, LayerGeometry& layer) const {
   const int n = static_cast<int>(runs.size()), d = call.d_key, n_query = std::min(call.n_query, n_token_ - call.first_key), head_kv = head / (call.n_head / call.n_head_kv);
-  // Sums of the queries, of their directions, and of these before RoPE.
-  Prefix whole(n_query, d), units(n_query, d), unrotated(n_query, d);
+  auto& [whole, units, unrotated, before] = queries;
+  for (Prefix* sums : {&whole, &units, &unrotated}) sums->start(n_query, d);
+  before.resize(d);
   HeadGeometry& to = layer.heads[head];
   to.n_query += n_query;
-  std::vector<float> before(d);
   for (int i = 0; i < n_query; ++i) {
     const float* q = call.query(0, head, i);
     const double length = norm_of(q, d);
@@ -156,11 +154,11 @@ void Geometry::look(const attention::Call& call, const attention::Turns& turns, 
     const Run run = runs[k];
     if (run.end == 0) continue;
     const size_t row = static_cast<size_t>(head_kv) * n + k, at = static_cast<size_t>(head) * n_token_ + k;
-    const float* key = keys.k.data() + row * d;
-    const double one_over = inverse(keys.norm[row]);
+    const float* key = keys_.k.data() + row * d;
+    const double one_over = inverse(keys_.norm[row]);
     layer.logit[at] += static_cast<float>(call.scale * whole.dot_with(key, run.begin, run.end));
     layer.cos[at] += static_cast<float>(one_over * units.dot_with(key, run.begin, run.end));
-    layer.cos_unrotated[at] += static_cast<float>(one_over * unrotated.dot_with(keys.unrotated.data() + row * d, run.begin, run.end));
+    layer.cos_unrotated[at] += static_cast<float>(one_over * unrotated.dot_with(keys_.unrotated.data() + row * d, run.begin, run.end));
   }
 }
 

@@ -69,13 +69,34 @@ class Geometry : public Probe, public backend::CallHook {
   struct Run {
     int begin = 0, end = 0;           // queries of a batch that see a key
   };
-  struct Keys;
+  // Sums of rows before each one, so that the sum over any run of them costs one difference.
+  class Prefix {
+   public:
+    void start(int n, int d);
+    void put(int row, const float* values, double factor);
+    double dot_with(const float* values, int begin, int end) const;
+
+   private:
+    int d_ = 0;
+    std::vector<double> sums_;        // [n + 1, d]
+  };
+  // Of all KV heads.
+  struct Keys {
+    void read(const attention::Call& call, const attention::Turns& turns, const attention::Kernels& kernels, int n, int n_thread);
+    std::vector<float> k, unrotated;      // [n_head_kv, n, d_key]; as they were before RoPE
+    std::vector<float> norm, value_norm;  // [n_head_kv, n]
+  };
+  // Of a thread; kept, since fresh memory costs more than what is computed in it.
+  struct Queries {
+    Prefix whole, units, unrotated;   // sums of the queries, of their directions, and of these before RoPE
+    std::vector<float> before;        // [d_key]
+  };
   struct Angles {
     int n_position = 0;
     std::vector<float> cos, sin;      // [n_position, pairs]
   };
   const Angles& angles_up_to(int n_position, const std::vector<double>& per_position);
-  void look(const attention::Call& call, const attention::Turns& turns, int head, const Keys& keys, std::span<const Run> runs, LayerGeometry& layer) const;
+  void look(const attention::Call& call, const attention::Turns& turns, int head, std::span<const Run> runs, Queries& queries, LayerGeometry& layer) const;
 
   int n_thread_, n_token_ = 0;
   std::vector<LayerGeometry> layers_;
@@ -83,6 +104,8 @@ class Geometry : public Probe, public backend::CallHook {
   const AttentionShape* shape_ = nullptr;
   std::vector<float> log_sum_;        // [n_head, n_query] of the present operation
   std::vector<RowView> rows_;         // [n_query]
+  Keys keys_;                         // of the present operation
+  std::vector<Queries> queries_;      // [n_thread]
   std::map<std::vector<double>, Angles> angles_;  // by angle per position: layers of one model may differ
 };
 
