@@ -225,6 +225,11 @@ class Sweeps(Test):
         self.assertRegex(out, r"\| attention=sigmoid \| 2 \|")
         self.works("run", self.config(steps=250), "--out", "alone", "--set", "model.attention=sigmoid", "--set", "training.seed=2")
         self.assertEqual(self.content("alone", "model.gguf"), self.content("runs", "attention=sigmoid,seed=2", "model.gguf"))
+        self.assertNotIn("the shortest run", out)
+        self.works("run", self.config(steps=400), "--out", "runs/attention=softmax,seed=1", "--set", "model.attention=softmax", "--set", "training.seed=1")
+        out, _ = self.works("summary", sweep, "--out", "runs")
+        loss_at_end, loss_at_equal = (part.split("| attention=softmax | 2 | ")[1].split(" | ")[2] for part in out.split("where the shortest run ended"))
+        self.assertLess(float(loss_at_end.split()[0]), float(loss_at_equal.split()[0]))
 
     def test_a_signal_to_it_alone_ends_its_runs(self):
         sweep = self.config("sweep.toml", steps=100000, more=self.GRID)

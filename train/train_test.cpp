@@ -215,6 +215,25 @@ TEST_F(Run, GoesOnToTheSameBits) {
   EXPECT_THROW(train(other, parts.string()), InputError);
 }
 
+TEST_F(Run, ThoseOfFewerTokensAreTheStartOfLongerOnesAtAConstantRate) {
+  RunConfig c = tiny(), shorter = c;
+  shorter.training.tokens /= 2;
+  const fs::path straight = folder() / "straight", longer = folder() / "longer";
+  ASSERT_TRUE(train(c, straight.string()).finished);
+  ASSERT_TRUE(train(shorter, longer.string()).finished);
+  EXPECT_NE(bytes(straight / "model.gguf"), bytes(longer / "model.gguf"));
+  EXPECT_TRUE(train(c, longer.string()).finished);
+  EXPECT_EQ(bytes(straight / "model.gguf"), bytes(longer / "model.gguf"));
+  EXPECT_EQ(bytes(straight / "run.toml"), bytes(longer / "run.toml"));
+  EXPECT_EQ(read_telemetry(straight.string()).back().alpha, read_telemetry(longer.string()).back().alpha);
+  EXPECT_THROW(train(shorter, longer.string()), InputError);
+  c.training.schedule = "cosine";
+  const fs::path falling = folder() / "falling";
+  ASSERT_TRUE(train(c, falling.string()).finished);
+  c.training.tokens *= 2;
+  EXPECT_THROW(train(c, falling.string()), InputError);
+}
+
 TEST_F(Run, KilledAtAnyMomentItGoesOnToTheSameBits) {
   RunConfig c = tiny();
   c.training.tokens *= 6;

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <sstream>
 
@@ -190,10 +191,11 @@ double tokens_of(const Measurement& m) { return static_cast<double>(m.tokens) / 
 
 Place end_of(const std::vector<Measurement>& curve) { return {.at = curve.size() - 1}; }
 
-// Where the loss first comes down to `loss`.
-Place place_of(double loss, const std::vector<Measurement>& curve) {
+// Where `of` first comes to `target`, falling or rising.
+Place place_of(double target, double (*of)(const Measurement&), const std::vector<Measurement>& curve) {
+  const double side = of(curve[0]) > target ? 1 : -1;
   for (size_t i = 0; i < curve.size(); ++i)
-    if (loss_of(curve[i]) <= loss) return {.at = i, .share = i == 0 ? 1 : (loss_of(curve[i - 1]) - loss) / (loss_of(curve[i - 1]) - loss_of(curve[i]))};
+    if (side * (of(curve[i]) - target) <= 0) return {.at = i, .share = i == 0 ? 1 : (of(curve[i - 1]) - target) / (of(curve[i - 1]) - of(curve[i]))};
   return end_of(curve);
 }
 
@@ -226,14 +228,18 @@ std::string table_of(const std::vector<Group>& groups, const PlaceOf& place) {
 void write_summary(const Sweep& sweep, const std::string& folder) {
   const std::vector<Group> groups = finished(sweep, folder);
   if (groups.empty()) return;
+  double loss = 0, shortest = std::numeric_limits<double>::infinity(), longest = 0;
+  for (const Group& group : groups)
+    for (const auto& curve : group.curves) {
+      loss = std::max(loss, loss_of(curve.back()));
+      shortest = std::min(shortest, tokens_of(curve.back())), longest = std::max(longest, tokens_of(curve.back()));
+    }
   std::string text = fmt::format("# {}\n\nAt the end of each run:\n\n{}", sweep.title, table_of(groups, end_of));
-  if (sweep.equal_loss) {
-    double loss = 0;
-    for (const Group& group : groups)
-      for (const auto& curve : group.curves) loss = std::max(loss, loss_of(curve.back()));
+  if (longest > shortest)
+    text += fmt::format("\nAfter {:.2f}M tokens, where the shortest run ended:\n\n{}", shortest, table_of(groups, [shortest](const std::vector<Measurement>& curve) { return place_of(shortest, tokens_of, curve); }));
+  if (sweep.equal_loss)
     text += fmt::format("\nWhere each run's loss first came down to {:.3f}, the largest that one of them ended with:\n\n{}", loss,
-                        table_of(groups, [loss](const std::vector<Measurement>& curve) { return place_of(loss, curve); }));
-  }
+                        table_of(groups, [loss](const std::vector<Measurement>& curve) { return place_of(loss, loss_of, curve); }));
   AtomicFile file((fs::path(folder) / "summary.md").string());
   file.write(text);
   file.commit();

@@ -211,12 +211,16 @@ class Trainer {
     put_whole(path("telemetry.jsonl"), lines);
   }
 
-  // The folder is of this run, or becomes it.
+  // The folder is of this run, or becomes it. At a constant rate a run of fewer tokens is the start of a longer one.
   void claim() const {
     const std::string mine = to_toml(c_);
-    if (!fs::exists(path("run.toml"))) return put_whole(path("run.toml"), mine);
-    if (to_toml(read_run_config(path("run.toml"))) != mine)  // keys that came later have their defaults
-      throw InputError(fmt::format("'{}' holds another run; give a folder of its own, or the configuration that is in {}", folder_, path("run.toml")));
+    if (fs::exists(path("run.toml"))) {
+      RunConfig there = read_run_config(path("run.toml"));
+      if (there.training.schedule == "constant") there.training.tokens = std::max(there.training.tokens, c_.training.tokens);
+      if (to_toml(there) != mine)  // keys that came later have their defaults
+        throw InputError(fmt::format("'{}' holds another run; give a folder of its own, or the configuration that is in {}", folder_, path("run.toml")));
+    }
+    put_whole(path("run.toml"), mine);
   }
 
   void save() {
