@@ -71,6 +71,10 @@ class Eval(Test):
                                     (WRONG_USE, ["--positions", "left"], ("left", "gaps")), (WRONG_USE, ["--protect", "all"], ("all", "first:N")),
                                     (WRONG_USE, ["--tokens", "1"], ("--tokens 1",)), (FAILED, ["--tokens", "100000"], ("text", "100000")),
                                     (WRONG_USE, ["--kv-type", "q5_1"], ("q5_1", "f16")), (WRONG_USE, ["--chunk", "0"], ("--chunk 0",)),
+                                    (WRONG_USE, ["--budget", "64", "--kv-budget", "1MiB"], ("--budget", "--kv-budget")),
+                                    (WRONG_USE, ["--sinkmap", "text"], ("--sinkmap", "duo")), (WRONG_USE, ["--policy", "sinkmap", "--duo-heads", "text"], ("--duo-heads", "duo")),
+                                    (WRONG_USE, ["--policy", "duo", "--sinkmap", "text", "--duo-heads", "other"], ("--sinkmap", "sinkmap")),
+                                    (WRONG_USE, ["--policy", "window", "--protect", "first:4"], ("--protect first:4", "window")),
                                     (FAILED, ["--protect", "sinkmap:text"], ("text", "sink map"))]:
             with self.subTest(options):
                 self.refused(code, "eval", MODEL, "text", *([] if "--tokens" in options else ["--tokens", "200"]), *options, "--json", "out.json", says=says)

@@ -8,13 +8,20 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
+#include <fmt/format.h>
 
+#include "sinkscope/error.h"
 #include "sinkscope/options.h"
 
 namespace sinkscope::cli {
 
 // An option that names a file must name one.
 inline std::string names_a_file(const std::string& value) { return value.empty() ? "needs the name of a file, found ''" : ""; }
+
+// Throws UsageError where both options are in the command.
+inline void one_of(const CLI::App& command, const char* a, const char* b) {
+  if (command.count(a) > 0 && command.count(b) > 0) throw UsageError(fmt::format("both {} and {} are given; give one of them", a, b));
+}
 
 // `options` must live as long as `command`. Lists are given once for each value, or with commas where help shows commas.
 template <class Options>

@@ -85,7 +85,12 @@ void add_eval_command(CLI::App& app, std::function<void()>& chosen) {
   sub->add_option("TEXT", options->text, "text file; - is standard input; none for --task needle and lines");
   add_options(*sub, eval_options(), *options);
   for (const char* file : {"--json", "--report", "--plot", "--resume"}) sub->get_option(file)->check(names_a_file);
-  sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
+  sub->callback([options, sub, &chosen] {
+    chosen = [options, sub] {
+      one_of(*sub, "--budget", "--kv-budget");
+      run(*options);
+    };
+  });
 }
 
 }  // namespace sinkscope::cli

@@ -75,7 +75,12 @@ void add_stream_command(CLI::App& app, std::function<void()>& chosen) {
   sub->add_option("TEXT", options->text, "text file to go on from; - is standard input");
   add_options(*sub, stream_options(), *options);
   for (const char* file : {"--save", "--load"}) sub->get_option(file)->check(names_a_file);
-  sub->callback([options, &chosen] { chosen = [options] { run(*options); }; });
+  sub->callback([options, sub, &chosen] {
+    chosen = [options, sub] {
+      one_of(*sub, "--budget", "--kv-budget");
+      run(*options);
+    };
+  });
 }
 
 }  // namespace sinkscope::cli

@@ -14,6 +14,7 @@
 #include "io/gnuplot.h"
 #include "io/sha256.h"
 #include "policy/budget.h"
+#include "policy/map_files.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
 #include "report/result_files.h"
@@ -28,6 +29,8 @@ namespace sinkscope {
 namespace {
 
 using eval_run::Candidate, eval_run::kRecompute;
+
+policy::MapFiles map_files(const EvalOptions& o) { return {o.sink_map, o.duo_heads}; }
 
 void check(const EvalOptions& o) {
   using session::at_least;
@@ -48,6 +51,8 @@ void check(const EvalOptions& o) {
   for (const std::string& p : o.policies)
     if (p != kRecompute) policy::kind(p);
     else if (!o.kv_budgets.empty()) throw UsageError("policy 'recompute' keeps no rows that bytes could be counted of; give --budget");
+  map_files(o).check(o.policies);
+  policy::check_protects(o.protect, o.policies);
 }
 
 }  // namespace
@@ -84,11 +89,11 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   if (!asks) tokens = session::first_tokens(model, text, session::named(o.text), e.bos, o.tokens, o.skip + 2);
   e.sha256 = io::sha256_of_file(e.model.file);
   const policy::Subject subject{e.sha256, e.bos};
-  const bool needs_map = std::ranges::any_of(o.policies, [](const std::string& p) { return p != kRecompute && policy::kind(p).needs_map; });
-  const auto map = needs_map && !o.sink_map.empty() ? std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject)) : nullptr;
-  const bool duo = std::ranges::count(o.policies, "duo") > 0 && !o.duo_heads.empty();
-  const auto duo_map = duo ? std::make_shared<const policy::SinkMap>(policy::read_duo_heads(o.duo_heads, windows(model.impl()), e.model.n_head_kv)) : map;
-  for (const std::string& file : {map ? o.sink_map : "", duo ? o.duo_heads : "", policy::sink_map_of(o.protect)})
+  std::vector<std::string> files_read;
+  for (const std::string& policy : o.policies)
+    if (const std::string file = map_files(o).of(policy); std::ranges::count(files_read, file) == 0) files_read.push_back(file);
+  files_read.push_back(policy::sink_map_of(o.protect));
+  for (const std::string& file : files_read)
     if (!file.empty()) e.sink_maps.push_back({file, io::sha256_of_file(file)});
   std::string inputs = e.sha256 + text;
   for (const Eval::SinkMapFile& m : e.sink_maps) inputs += m.sha256;
@@ -105,13 +110,14 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
   if (!o.alone) add("full", "f16", {.sinks = 0});
   for (const std::string& policy : o.policies) {
     const policy::Kind& kind = policy::kind(policy == kRecompute ? "window" : policy);
+    const auto map = map_files(o).read(policy, subject, windows(model.impl()), e.model.n_head_kv);
     for (const std::string& kv_type : o.kv_types) {
       if (policy == "full" && kv_type == "f16" && !o.alone) continue;
       for (MemoryOptions memory : kind.needs_budget ? budgets : std::vector<MemoryOptions>(1))
         for (const int sinks : kind.has_sinks ? o.sinks : std::vector<int>{0}) {
           memory.sinks = sinks;
           memory.protect = policy::protected_positions(o.protect, kv_type, subject);
-          if (kind.needs_map) memory.sink_map = policy == "duo" ? duo_map : map;
+          memory.sink_map = map;
           add(policy, kv_type, memory);
         }
     }

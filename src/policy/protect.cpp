@@ -1,11 +1,14 @@
 #include "policy/protect.h"
 
+#include <algorithm>
 #include <charconv>
 #include <numeric>
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include "cache/coding.h"
+#include "policy/policy.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::policy {
@@ -35,6 +38,12 @@ std::vector<int32_t> protected_positions(const std::string& text, const std::str
   }
   if (n < 0 || n > kMostFirst) throw UsageError(fmt::format("--protect '{}' names no rows; use auto, first:N, sinkmap:FILE or none", text));
   return first_positions(n);
+}
+
+void check_protects(const std::string& text, std::span<const std::string> policies) {
+  const auto protects = [](const std::string& policy) { return std::ranges::any_of(kinds(), [&](const Kind& k) { return k.protects && k.name == policy; }); };
+  if (text != "auto" && text != "none" && std::ranges::none_of(policies, protects))
+    throw UsageError(fmt::format("--protect {} asks for rows to stay, and {} keeps the newest alone; leave it away, or use streaming", text, fmt::join(policies, " and ")));
 }
 
 }  // namespace sinkscope::policy

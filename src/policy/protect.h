@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,9 @@ std::vector<int32_t> first_positions(int n);  // 0, 1, ... n - 1
 // is first:4 for a --kv-type that is coarser than F16, else none. Throws UsageError for anything else, InputError for a file
 // that is no sink map of the subject.
 std::vector<int32_t> protected_positions(const std::string& text, const std::string& kv_type, const Subject& subject);
+
+// Throws UsageError where rows are asked for that none of the policies would keep.
+void check_protects(const std::string& text, std::span<const std::string> policies);
 
 // FILE of "sinkmap:FILE", else empty.
 std::string sink_map_of(const std::string& text);

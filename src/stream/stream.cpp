@@ -10,6 +10,7 @@
 #include "io/places.h"
 #include "io/sha256.h"
 #include "policy/budget.h"
+#include "policy/map_files.h"
 #include "policy/policy.h"
 #include "policy/protect.h"
 #include "session/check.h"
@@ -26,6 +27,8 @@ namespace {
 
 using stream_run::SavedStream;
 
+policy::MapFiles map_files(const StreamOptions& o) { return {o.sink_map, o.duo_heads}; }
+
 void check(const StreamOptions& o) {
   using session::at_least, session::between;
   between("--temperature", o.temperature, 0.0f, 100.0f);
@@ -36,6 +39,8 @@ void check(const StreamOptions& o) {
   at_least("--chunk", o.chunk, 1);
   if (o.chat && !o.text.empty()) throw UsageError("both --chat and a text are given; give one of them");
   policy::kind(o.policy);
+  map_files(o).check({&o.policy, 1});
+  policy::check_protects(o.protect, {&o.policy, 1});
   if (!o.kv_budget.empty()) policy::bytes_of(o.kv_budget);
 }
 
@@ -46,13 +51,9 @@ policy::Subject subject_of(const StreamOptions& o, const Model& model) {
 }
 
 MemoryOptions memory_options(const StreamOptions& o, const policy::Subject& subject, const Model& model) {
-  MemoryOptions memory{.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget, .budget_bytes = o.kv_budget.empty() ? 0 : policy::bytes_of(o.kv_budget),
-                       .sinks = o.sinks, .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type, subject), .sink_map = nullptr};
-  if (o.policy == "duo" && !o.duo_heads.empty())
-    memory.sink_map = std::make_shared<const policy::SinkMap>(policy::read_duo_heads(o.duo_heads, windows(model.impl()), model.info().n_head_kv));
-  else if (policy::kind(o.policy).needs_map && !o.sink_map.empty())
-    memory.sink_map = std::make_shared<const policy::SinkMap>(policy::read_calibrated_map(o.sink_map, subject));
-  return memory;
+  return {.policy = o.policy, .budget = o.policy == "full" ? 0 : o.budget, .budget_bytes = o.kv_budget.empty() ? 0 : policy::bytes_of(o.kv_budget),
+                       .sinks = o.sinks, .positions = o.positions, .protect = policy::protected_positions(o.protect, o.kv_type, subject),
+                       .sink_map = map_files(o).read(o.policy, subject, windows(model.impl()), model.info().n_head_kv)};
 }
 
 // What a saved stream can only go on with: options as they stand in a command, sink maps by what is in them.
