@@ -177,6 +177,7 @@ Ablations ablate(const AblateOptions& o, const Progress& progress) {
   bool whole = false;  // an edit must see all queries of a prompt at once
   for (const std::vector<Edit>& edits : parsed) {
     intervene::check(edits, shape);
+    for (const Prompt& p : prompts) intervene::apply(edits, p, info.bos);  // what cannot be is refused before anything runs
     int n_copy = 0;
     for (const Edit& e : edits) {
       n_copy += e.count - 1;
