@@ -6,7 +6,7 @@ import pathlib
 import struct
 import unittest
 
-from cli_test import FAILED, MODEL, SMALL, WRONG_USE, Test, environment, words
+from program import FAILED, MODEL, SMALL, WRONG_USE, Test, environment, words
 
 TINY = os.environ.get("SINKSCOPE_TINY_MODELS", "")
 TOKENS = [[(i * 7 + p) % 100 + 3 for i in range(24)] for p in range(2)]

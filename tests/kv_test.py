@@ -11,7 +11,7 @@ import subprocess
 import time
 import unittest
 
-from cli_test import FAILED, MODEL, PATIENCE, SMALL, Terminal, Test, WRONG_USE, environment, words
+from program import FAILED, MODEL, PATIENCE, SMALL, Terminal, Test, WRONG_USE, environment, words
 
 
 class Eval(Test):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import unittest
 
-from cli_test import MODEL, Test, words
+from program import MODEL, Test, words
 from report_test import HOSTILE, TINY
 
 APP = os.environ["SINKSCOPE_REPORT_APP"]  # where npm built it

@@ -12,7 +12,7 @@ import unittest
 import xml.etree.ElementTree
 import zlib
 
-from cli_test import FAILED, MODEL, PATIENCE, WRONG_USE, Test, read_safetensors, words
+from program import FAILED, MODEL, PATIENCE, WRONG_USE, Test, read_safetensors, words
 
 TINY = os.environ.get("SINKSCOPE_TINY_MODELS", "")
 HAS_APP = os.environ.get("SINKSCOPE_REPORT", "ON") == "ON"
