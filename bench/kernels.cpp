@@ -44,16 +44,23 @@ struct Shape {
 
 constexpr bool is_decoding(const Shape& s) { return s.n_query == 1; }
 
+struct Mode {
+  const char* name;
+  bool measures;
+  bool cached;  // keys and values are in the last cache: what is left is arithmetic
+};
+constexpr Mode kModes[] = {{"plain", false, false}, {"measuring", true, false}, {"cached", false, true}};
+
 // The last n_query of n_key positions, causal; keys and values as llama.cpp's cache has them: heads side by side. Decoding
-// walks through as many layers as do not fit into the last cache.
+// walks through as many layers as do not fit into the last cache, if it is not `cached`.
 struct Operands {
-  Operands(const Shape& s, const Type& type) {
+  Operands(const Shape& s, const Type& type, bool cached) {
     std::mt19937 random(1);
     const size_t row = static_cast<size_t>(s.d) / type.block_values * type.block_bytes, cell = row * s.n_head_kv;
     q.resize(static_cast<size_t>(s.n_head) * s.n_query * s.d);
     out.resize(q.size());
     bytes_of_layer = cell * s.n_key;
-    n_layer = is_decoding(s) ? static_cast<int>(kBeyondCache / bytes_of_layer) + 1 : 1;
+    n_layer = is_decoding(s) && !cached ? static_cast<int>(kBeyondCache / bytes_of_layer) + 1 : 1;
     k.resize(bytes_of_layer * n_layer);
     v.resize(k.size());
     mask.resize(static_cast<size_t>(s.n_query) * s.n_key);
@@ -115,7 +122,7 @@ struct Operands {
 void check(const attention::Kernels& kernels, Shape s, const Type& type) {
   s.n_key = 300;
   s.n_query = std::min(s.n_query, 20);
-  Operands o(s, type);
+  Operands o(s, type, /*cached=*/true);
   attention::Workspace work;
   attention::attend(o.call, {}, kernels, kThreads, work);
   const attention::Reference want = attention::reference(o.call);
@@ -184,9 +191,9 @@ const Limits& limits() {
   return measured;
 }
 
-void attend(benchmark::State& state, const attention::Kernels& kernels, const Shape& s, const Type& type, bool measuring) {
+void attend(benchmark::State& state, const attention::Kernels& kernels, const Shape& s, const Type& type, const Mode& mode) {
   check(kernels, s, type);
-  Operands o(s, type);
+  Operands o(s, type, mode.cached);
   measure::Recorder recorder(kernels, {.maps = {}, .all_first_mass = false});
   Probe* probes[] = {&recorder};
   attention::Workspace work;
@@ -194,8 +201,8 @@ void attend(benchmark::State& state, const attention::Kernels& kernels, const Sh
   const int n_token = s.n_key + (is_decoding(s) ? 1024 : 0);
   int layer = 0, n_row = n_token;
   for (auto _ : state) {
-    if (measuring && n_row + s.n_query > n_token) recorder.start(n_token), n_row = 0;
-    attention::attend(o.layer(layer), std::span<Probe* const>(probes, measuring ? 1 : 0), kernels, kThreads, work);
+    if (mode.measures && n_row + s.n_query > n_token) recorder.start(n_token), n_row = 0;
+    attention::attend(o.layer(layer), std::span<Probe* const>(probes, mode.measures ? 1 : 0), kernels, kThreads, work);
     if (++layer == o.n_layer) layer = 0, n_row += s.n_query;
   }
   const auto rate = [&](const char* name, double amount) { state.counters[name] = Counter(amount, Counter::kIsIterationInvariantRate); };
@@ -210,10 +217,11 @@ void attend(benchmark::State& state, const attention::Kernels& kernels, const Sh
 }
 
 void add(const attention::Kernels* kernels, const char* what, const Shape& s, const Type& type) {
-  for (const bool measuring : {false, true})
-    benchmark::RegisterBenchmark(fmt::format("{}/{}/d{}/{}/{}", what, kernels->name, s.d, type.name, measuring ? "measuring" : "plain").c_str(),
-                                 [=](benchmark::State& state) { attend(state, *kernels, s, type, measuring); })
-        ->UseRealTime()->Unit(benchmark::kMillisecond);
+  for (const Mode& mode : kModes)
+    if (is_decoding(s) || !mode.cached)
+      benchmark::RegisterBenchmark(fmt::format("{}/{}/d{}/{}/{}", what, kernels->name, s.d, type.name, mode.name).c_str(),
+                                   [=](benchmark::State& state) { attend(state, *kernels, s, type, mode); })
+          ->UseRealTime()->Unit(benchmark::kMillisecond);
 }
 
 const bool registered = [] {
