@@ -429,6 +429,31 @@ TEST(Config, ErrorsNameFileLineKeyAndWhatIsAllowed) {
   EXPECT_EQ(to_toml(parse_run_config(to_toml(c), "b")), to_toml(c));
 }
 
+TEST(Telemetry, ShareIsTheFirstTokensPartOfWhatARowGives) {
+  const Tensor tokens = some_tokens();
+  for (const char* attention : {"softmax", "sigmoid"}) {
+    LanguageModel model = shaken(small(attention));
+    const Measurement m = measure(model, tokens, torch::tensor(int64_t{0}));
+    double expected = 0;
+    for (int64_t p = 0; p < tokens.size(0); ++p) {
+      Trace trace;
+      model(tokens.narrow(0, p, 1).narrow(1, 0, kContext), &trace);
+      for (const Tensor& weights : trace.weights)
+        for (int64_t i = 0; i < kContext; ++i) {
+          const Tensor rows = weights[0].select(1, i);  // [n_head, n]
+          expected += (rows.select(-1, 0) / rows.sum(-1)).mean().item<double>() / static_cast<double>(tokens.size(0) * kContext * static_cast<int64_t>(trace.weights.size()));
+        }
+    }
+    EXPECT_NEAR(m.share.value(), expected, 1e-6) << attention;
+    if (attention == std::string("softmax")) EXPECT_NEAR(m.share.value(), m.alpha, 1e-6);
+    else EXPECT_GT(std::abs(m.share.value() - m.alpha), 0.01);
+    EXPECT_NEAR(from_json_line(to_json_line(m)).share.value(), expected, 1e-6);
+    Measurement before = m;
+    before.share.reset();
+    EXPECT_FALSE(from_json_line(to_json_line(before)).share.has_value());
+  }
+}
+
 TEST(Telemetry, OnsetIsWhereAlphaStaysAboveItsNull) {
   std::vector<Measurement> curve(6);
   const double alphas[] = {0.07, 0.2, 0.09, 0.12, 0.15, 0.3};

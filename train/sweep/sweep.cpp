@@ -1,6 +1,7 @@
 #include "sweep/sweep.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -70,10 +71,12 @@ struct Spread {
   double sum = 0, least = 0, most = 0;
   int n = 0;
   void add(double x) {
+    if (std::isnan(x)) return;
     least = n == 0 ? x : std::min(least, x), most = n == 0 ? x : std::max(most, x);
     sum += x, ++n;
   }
   std::string text(int digits) const {
+    if (n == 0) return "not measured";
     if (n == 1) return fmt::format("{:.{}f}", sum, digits);
     return fmt::format("{:.{}f} [{:.{}f}, {:.{}f}]", sum / n, digits, least, digits, most, digits);
   }
@@ -89,6 +92,7 @@ constexpr struct {
     {"validation", "loss", 3, [](const Measurement& m) { return m.validation; }},
     {"sink_rate", "sink rate, %", 1, [](const Measurement& m) { return m.sink_rate; }},
     {"alpha", "attention to the first token", 3, [](const Measurement& m) { return m.alpha; }},
+    {"share", "of what a row gives", 3, [](const Measurement& m) { return m.share.value_or(std::numeric_limits<double>::quiet_NaN()); }},
     {"gated", "through the gate", 3, [](const Measurement& m) { return m.gated_alpha; }},
     {"strongest", "strongest head", 3, [](const Measurement& m) { return m.strongest; }},
     {"norm", "residual peak", 2, [](const Measurement& m) { return peak(m.norm_ratio); }},
@@ -122,11 +126,14 @@ void draw(const std::vector<Group>& groups, const std::string& title, const char
   std::string plots;
   for (size_t g = 0; g < groups.size(); ++g)
     for (size_t s = 0; s < groups[g].curves.size(); ++s) {
-      script += fmt::format("$d{}_{} << EOD\n", g, s);
-      for (const Measurement& m : groups[g].curves[s]) script += fmt::format("{} {}\n", static_cast<double>(m.tokens) / 1e6, of(m));
-      script += "EOD\n";
+      std::string points;
+      for (const Measurement& m : groups[g].curves[s])
+        if (!std::isnan(of(m))) points += fmt::format("{} {}\n", static_cast<double>(m.tokens) / 1e6, of(m));
+      if (points.empty()) continue;
+      script += fmt::format("$d{}_{} << EOD\n{}EOD\n", g, s, points);
       plots += fmt::format("{}$d{}_{} with lines linewidth 2 linetype {} {}", plots.empty() ? "" : ", ", g, s, g + 1, s == 0 ? fmt::format("title '{}' noenhanced", groups[g].name) : "notitle");
     }
+  if (plots.empty()) return;
   script += "plot " + plots + "\n";
   std::FILE* gnuplot = popen("gnuplot", "w");
   if (!gnuplot) return;

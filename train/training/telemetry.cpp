@@ -67,7 +67,7 @@ Measurement measure(LanguageModel& model, const Tensor& probe, const Tensor& mas
   const int64_t n = probe.size(1) - 1, n_prompt = probe.size(0);
   measure::Tally tally(kEpsilon, kMinRows);
   measure::Recorder recorder(attention::kernels("auto"));
-  double loss = 0, mass = 0, gated = 0;
+  double loss = 0, mass = 0, gated = 0, share = 0;
   std::vector<double> norm_ratio, top_ratio, value_ratio;
   const auto add = [](std::vector<double>& sums, size_t at, double x) {
     if (sums.size() <= at) sums.resize(at + 1);
@@ -86,7 +86,9 @@ Measurement measure(LanguageModel& model, const Tensor& probe, const Tensor& mas
     for (int64_t i = 0; i < n; ++i) ids[i] = static_cast<int>(tokens[0][i].item<int64_t>());
     tally.add(recorder, ids);
     for (size_t l = 0; l < layers.size(); ++l) {
-      mass += layers[l].sum(-1).mean().item<double>() / static_cast<double>(layers.size());
+      const Tensor sums = layers[l].sum(-1);
+      mass += sums.mean().item<double>() / static_cast<double>(layers.size());
+      share += (layers[l].select(-1, 0) / sums.clamp_min(1e-30)).mean().item<double>() / static_cast<double>(layers.size());
       const Tensor open = trace.gates.empty() ? torch::ones({1}) : trace.gates[l][0].unsqueeze(-1);
       gated += (layers[l] * open).select(-1, 0).mean().item<double>() / static_cast<double>(layers.size());
       add(value_ratio, l, first_against_others(trace.values[l][0]));
@@ -111,7 +113,7 @@ Measurement measure(LanguageModel& model, const Tensor& probe, const Tensor& mas
   for (int64_t k = 0; k < 3 * n / 4; ++k)
     if (k == 0 || std::pair(rate.by_position[k], rate.alpha_by_position[k] / rate.uniform_alpha_by_position[k]) > std::pair(m.place_rate, m.place_alpha / rate.uniform_alpha_by_position[m.place]))
       m.place = static_cast<int>(k), m.place_rate = rate.by_position[k], m.place_alpha = rate.alpha_by_position[k];
-  m.mass = mass / static_cast<double>(n_prompt), m.gated_alpha = gated / static_cast<double>(n_prompt);
+  m.mass = mass / static_cast<double>(n_prompt), m.gated_alpha = gated / static_cast<double>(n_prompt), m.share = share / static_cast<double>(n_prompt);
   m.norm_ratio = mean(norm_ratio), m.top_ratio = mean(top_ratio), m.value_ratio = mean(value_ratio);
   model->train();
   return m;
@@ -124,7 +126,7 @@ template <class M, class F>
 void fields(M& m, const F& f) {
   f("step", m.step), f("tokens", m.tokens), f("loss", m.loss), f("validation", m.validation), f("sink_rate", m.sink_rate), f("sink_null", m.sink_null), f("alpha", m.alpha);
   f("alpha_null", m.alpha_null), f("strongest", m.strongest), f("place", m.place), f("place_rate", m.place_rate), f("place_alpha", m.place_alpha), f("gated_alpha", m.gated_alpha);
-  f("mass", m.mass), f("norm_ratio", m.norm_ratio), f("top_ratio", m.top_ratio), f("value_ratio", m.value_ratio);
+  f("mass", m.mass), f("share", m.share), f("norm_ratio", m.norm_ratio), f("top_ratio", m.top_ratio), f("value_ratio", m.value_ratio);
 }
 
 double rounded(double x) { return std::isfinite(x) ? std::stod(fmt::format("{:.6g}", x)) : 0; }
@@ -136,7 +138,9 @@ std::string to_json_line(const Measurement& m) {
   fields(m, [&](const char* name, const auto& value) {
     using T = std::decay_t<decltype(value)>;
     if constexpr (std::is_same_v<T, double>) json[name] = rounded(value);
-    else if constexpr (std::is_same_v<T, std::vector<double>>) {
+    else if constexpr (std::is_same_v<T, std::optional<double>>) {
+      if (value) json[name] = rounded(*value);
+    } else if constexpr (std::is_same_v<T, std::vector<double>>) {
       json[name] = nlohmann::ordered_json::array();
       for (const double x : value) json[name].push_back(rounded(x));
     } else json[name] = value;
@@ -148,7 +152,10 @@ Measurement from_json_line(const std::string& line) {
   Measurement m;
   try {
     const auto json = nlohmann::json::parse(line);
-    fields(m, [&](const char* name, auto& value) { json.at(name).get_to(value); });
+    fields(m, [&](const char* name, auto& value) {
+      if constexpr (!std::is_same_v<std::decay_t<decltype(value)>, std::optional<double>>) json.at(name).get_to(value);
+      else if (json.contains(name)) value = json.at(name).template get<double>();
+    });
   } catch (const nlohmann::json::exception&) {
     throw InputError(fmt::format("'{}' is no measurement; give a telemetry.jsonl that sinkscope-train wrote", line.substr(0, 60)));
   }

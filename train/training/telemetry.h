@@ -1,6 +1,7 @@
 // The sinks of a model while it trains: the metrics of `sinkscope profile`, by the same code, and what explain says of hidden states.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@ struct Measurement {
   double place_rate = 0, place_alpha = 0;
   double gated_alpha = 0;                         // alpha, each row's weights times its gate; alpha where there is no gate
   double mass = 0;                                // mean sum of a row: 1 for what is normalised
+  std::optional<double> share;                    // alpha of weights that are divided by their row's sum: what compares where the mass is not 1
   std::vector<double> norm_ratio;     // [n_layer + 1] length of the first token's hidden state against the others' median
   std::vector<double> top_ratio;      // [n_layer + 1] largest |h| against the median |h|: massive activations
   std::vector<double> value_ratio;    // [n_layer] length of the first token's value against the others' median: value drain

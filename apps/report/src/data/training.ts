@@ -22,6 +22,7 @@ export const TRAINING_METRICS: TrainingMetric[] = [
   { key: "strongest", label: "Strongest head", what: "Attention to the first token of the head that gives it most.", of: (l) => l.strongest },
   { key: "top_ratio", label: "Massive activations", what: "Largest number of a hidden state against the median, in the layer where it is largest.", of: (l) => largest(l.top_ratio), log: true },
   { key: "value_ratio", label: "Value drain", what: "Length of the first token's value against the others' median, in the layer where it is smallest.", of: (l) => smallest(l.value_ratio) },
+  { key: "share", label: "Share of a row", what: "Attention to the first token of weights divided by their row's sum: compares variants whose rows do not sum to 1.", of: (l) => l.share ?? null },
   { key: "gated_alpha", label: "Attention behind gates", what: "Attention to the first token, each row times its gate.", of: (l) => l.gated_alpha },
   { key: "place_alpha", label: "Strongest position", what: "Attention to the position that most heads sink on.", of: (l) => l.place_alpha },
   { key: "mass", label: "Sum of a row", what: "1 where weights are normalised.", of: (l) => l.mass },
