@@ -18,12 +18,12 @@ std::string line(const std::string& name, const Change& c) {
 }
 
 std::string table(const Ablations& a) {
-  std::string text = fmt::format("{}, {} prompt{} of up to {} tokens: loss {:.3f} nats per token, sink rate of the first position {:.2f} %\n\n", printable(a.model.name), a.run.n_prompt,
-                                 a.run.n_prompt == 1 ? "" : "s", a.run.length, a.loss, a.sink_rate);
+  std::string text = fmt::format("{}, {} of up to {} tokens: loss {:.3f} nats per token, sink rate of the first position {:.2f} %\n\n", printable(a.model.name), counted(a.run.n_prompt, "prompt"),
+                                 a.run.length, a.loss, a.sink_rate);
   text += fmt::format("{:<44} {:>8} {:>9} {:<18} {:>8} {:>10} {:>10}\n", "edit", "loss", "change", " 95 %", "KL", "same top", "sink rate");
   for (const Ablation& e : a.edits) {
     text += line(printable(e.edit), e.change);
-    if (e.control) text += line(fmt::format("  other {} ({} draw{})", e.control_of, a.controls, a.controls == 1 ? "" : "s"), *e.control);
+    if (e.control) text += line(fmt::format("  other {} ({})", e.control_of, counted(a.controls, "draw")), *e.control);
     else if (a.controls > 0) text += "  no control: the edit names no place, or there is no other one\n";
   }
   return text;

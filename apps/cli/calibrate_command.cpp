@@ -29,7 +29,7 @@ std::string heat_map(const Calibration& c, const Terminal& t, double dearest) {
 std::string view(const Calibration& c, const Terminal& t) {
   std::vector<CalibratedHead> heads = c.heads;
   std::ranges::stable_sort(heads, std::ranges::greater(), [](const CalibratedHead& h) { return h.kl[0]; });
-  std::string text = fmt::format("{}: {} heads on {} tokens, perplexity with all rows {:.3f}\n\n", printable(c.model.name), heads.size(), c.n_token, c.ppl) +
+  std::string text = fmt::format("{}: {} on {}, perplexity with all rows {:.3f}\n\n", printable(c.model.name), counted(static_cast<int64_t>(heads.size()), "head"), counted(c.n_token, "token"), c.ppl) +
                      heat_map(c, t, heads[0].kl[0]) + "\nThe dearest heads\n  layer  KV head  mass far back";
   for (const int w : c.windows) text += fmt::format("  KL at {:>4}", w);
   for (size_t i = 0; i < std::min<size_t>(heads.size(), kMostRows); ++i) {

@@ -16,7 +16,7 @@ constexpr size_t kMostSinks = 4;   // of a step
 constexpr size_t kMostSteps = 16;  // evenly over all
 
 std::string view(const Denoised& d) {
-  std::string text = printable(d.text) + "\n\n" + fmt::format("{}, {} steps: where its {} heads sink\n  step  masks  heads  centre  positions (per cent of heads)\n", printable(d.model.name), d.steps.size(), d.n_head);
+  std::string text = printable(d.text) + "\n\n" + fmt::format("{}, {}: where its {} heads sink\n  step  masks  heads  centre  positions (per cent of heads)\n", printable(d.model.name), counted(static_cast<int64_t>(d.steps.size()), "step"), d.n_head);
   for (size_t i = 0; i < std::min(d.steps.size(), kMostSteps); ++i) {
     const DenoiseStep& s = d.steps[i * d.steps.size() / std::min(d.steps.size(), kMostSteps)];
     text += fmt::format("  {:>4}  {:>5}  {:>5}  {:>6.1f} ", s.step, s.n_masked, s.n_sink_head, s.centre);

@@ -28,15 +28,15 @@ std::string view(const Emergence& e, const Terminal& t) {
   for (const EmergencePoint& p : e.points) most = std::max({most, p.alpha, p.alpha_null});
   constexpr int kTable = 68, kWidest = 60;
   const int width = std::clamp(t.width - kTable - 2, 10, kWidest);
-  std::string text = fmt::format("{} of {} layers with {} heads: {}\n\n      step  sink rate    null  attention  uniform  strongest head  peak  attention to the first token, | uniform\n", printable(e.model.name), e.model.n_layer,
-                                 e.model.n_head, e.answer());
+  std::string text = fmt::format("{} of {} with {}: {}\n\n      step  sink rate    null  attention  uniform  strongest head  peak  attention to the first token, | uniform\n", printable(e.model.name), counted(e.model.n_layer, "layer"),
+                                 counted(e.model.n_head, "head"), e.answer());
   for (size_t i = 0; i < e.points.size(); ++i) {
     const EmergencePoint& p = e.points[i];
     text += fmt::format("{:10}  {:7.2f} % {:5.2f} %  {:9.3f}  {:7.3f}  {:>6}  {:6.3f}  {:>4}  {}{}\n", p.step, p.sink_rate, p.sink_null, p.alpha, p.alpha_null,
                         fmt::format("{}.{}", p.strongest.layer, p.strongest.head), p.strongest.alpha, p.norm_ratio.empty() ? "-" : fmt::format("{:.1f}", std::ranges::max(p.norm_ratio)),
                         bar(p, most, width), static_cast<int>(i) == e.onset ? "  <- sinks set in" : "");
   }
-  return text + fmt::format("\n{} prompts of {} tokens each; peak: length of the first token's hidden state against the others' median, the largest of any layer\n", e.run.n_prompt,
+  return text + fmt::format("\n{} of {} tokens; peak: length of the first token's hidden state against the others' median, the largest of any layer\n", counted(e.run.n_prompt, "prompt"),
                             e.run.shortest == e.run.length ? fmt::format("{}", e.run.length) : fmt::format("{} to {}", e.run.shortest, e.run.length));
 }
 

@@ -25,7 +25,7 @@ std::string head(const char* of_task) {
 }
 
 std::string predictions(const Eval& e) {
-  std::string text = fmt::format("{}, {} tokens of {}, {} at a time, positions: {}\n\n", printable(e.model.name), e.n_token, e.options.text, e.options.chunk, e.options.positions) +
+  std::string text = fmt::format("{}, {} of {}, {} at a time, positions: {}\n\n", printable(e.model.name), counted(e.n_token, "token"), e.options.text, e.options.chunk, e.options.positions) +
                      head("      ppl       KL  same top");
   const auto compared = [](double value, const char* unit, int digits) { return std::isnan(value) ? "-" : fmt::format("{:.{}f}{}", value, digits, unit); };
   for (const EvalResult& r : e.results)

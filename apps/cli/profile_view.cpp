@@ -76,9 +76,9 @@ std::string interval(const std::optional<Interval>& ci) {
 }
 
 std::string numbers(const Profile& p) {
-  std::string text = fmt::format("Sink rate of the first token (epsilon {:g}, {} prompt{} of {}): {:.2f} %{}, null {:.2f} %\n", p.run.epsilon,
-                                 p.run.n_prompt, p.run.n_prompt == 1 ? "" : "s",
-                                 p.run.shortest == p.run.length ? fmt::format("{} tokens", p.run.length)
+  std::string text = fmt::format("Sink rate of the first token (epsilon {:g}, {} of {}): {:.2f} %{}, null {:.2f} %\n", p.run.epsilon,
+                                 counted(p.run.n_prompt, "prompt"),
+                                 p.run.shortest == p.run.length ? counted(p.run.length, "token")
                                                                 : fmt::format("{} to {} tokens", p.run.shortest, p.run.length),
                                  p.sink_rate.first, interval(p.sink_rate.first_ci95), p.sink_rate.null);
   for (const Baseline& b : p.baselines)
@@ -97,8 +97,8 @@ std::string numbers(const Profile& p) {
 }
 
 std::string speed(const Profile& p) {
-  return fmt::format("{} tokens in {:.2f} s: {:.0f} tokens/s on {} threads ({}), peak memory {:.0f} MiB\n", p.run.n_token, p.run.seconds,
-                     p.run.tokens_per_second, p.run.threads, p.run.isa, static_cast<double>(p.run.peak_rss_bytes) / (1 << 20));
+  return fmt::format("{} tokens in {:.2f} s: {:.0f} tokens/s on {} ({}), peak memory {:.0f} MiB\n", p.run.n_token, p.run.seconds,
+                     p.run.tokens_per_second, counted(p.run.threads, "thread"), p.run.isa, static_cast<double>(p.run.peak_rss_bytes) / (1 << 20));
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ void on_interrupt(int signal) {
 }
 
 std::string status(const StreamState& s) {
-  const std::string reading = s.n_unread > 0 ? fmt::format("{} tokens to read, ", s.n_unread) : "";
+  const std::string reading = s.n_unread > 0 ? counted(s.n_unread, "token") + " to read, " : "";
   return reading + fmt::format("position {}, {:.0f} rows, {:.1f} MiB, {:.1f} tokens/s", s.position, s.rows, static_cast<double>(s.kv_bytes) / (1 << 20),
                      s.tokens_per_second);
 }
@@ -63,7 +63,7 @@ void run(const StreamOptions& options) {
   const StreamState end = stream(options, events);
   std::fputs("\n", stdout);
   status_line.reset();
-  print_error_line(fmt::format("note: {} tokens; {}", end.n_generated, status(end)));
+  print_error_line(fmt::format("note: {}; {}", counted(end.n_generated, "token"), status(end)));
 }
 
 }  // namespace

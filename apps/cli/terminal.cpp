@@ -80,6 +80,8 @@ std::string wrapped(std::string_view text, int width) {
   return lines;
 }
 
+std::string counted(int64_t n, std::string_view noun) { return fmt::format("{} {}{}", n, noun, n == 1 ? "" : "s"); }
+
 std::string printable(std::string_view text) {
   std::string safe;
   while (!text.empty()) {

@@ -21,6 +21,9 @@ struct Terminal {
 std::string wrapped(std::string_view text, int width);
 
 
+// "1 token", "2 tokens".
+std::string counted(int64_t n, std::string_view noun);
+
 // Control characters and broken UTF-8 as escapes: a token may hold anything.
 std::string printable(std::string_view text);
 
