@@ -18,7 +18,7 @@
 #include <fmt/format.h>
 
 #include "evaluation/evaluation.h"
-#include "sinkscope/atomic_file.h"
+#include "io/places.h"
 #include "sinkscope/error.h"
 #include "sweep/sweep.h"
 #include "testbed/bigram_backcopy.h"
@@ -53,7 +53,6 @@ class Status {
 };
 
 void report(const Outcome& o, const std::string& folder) {
-  for (const std::string& note : o.notes) std::fputs(fmt::format("sinkscope-train: note: {}\n", note).c_str(), stderr);
   const Measurement& m = o.curve.back();
   const int at = onset(o.curve);
   std::fputs(fmt::format("{}: {} steps, {:.1f}M tokens, loss {:.3f}, {:.0f} tokens/s, {:.0f} GFLOP/s (a plain product: {:.0f})\n"
@@ -62,14 +61,21 @@ void report(const Outcome& o, const std::string& folder) {
                          at < 0 ? "no sink has set in" : fmt::format("sinks set in at {:.1f}M tokens", static_cast<double>(o.curve[at].tokens) / 1e6)).c_str(), stdout);
 }
 
+void print_sentence(const std::string& sentence) { std::fputs(fmt::format("sinkscope-train: {}\n", sentence).c_str(), stderr); }
+
+// libtorch's errors go on for many lines, of which the first says what it is.
+std::string first_line(const char* what) { return std::string(what).substr(0, std::string_view(what).find('\n')); }
+
 int run_one(const RunConfig& config, const std::string& folder) {
+  for (const std::string& note : notes_before(config)) print_sentence("note: " + note);
   Status status;
   const Outcome o = train(config, folder, [&](const State& s) {
     status.show(s);
     return !interrupted;
   });
   if (!o.finished) {
-    std::fputs(fmt::format("\nsinkscope-train: interrupted at step {}; the same command goes on\n", o.state.step).c_str(), stderr);
+    std::fputs("\n", stderr);
+    print_sentence(fmt::format("interrupted at step {}; the same command goes on", o.state.step));
     return kInterrupted;
   }
   report(o, folder);
@@ -84,21 +90,25 @@ void print_summary(const std::string& folder) {
 // One process for each run, `jobs` of them at once: libtorch's state is the process's.
 int run_sweep(const std::string& file, const std::string& folder, int jobs) {
   const Sweep sweep = read_sweep(file);
-  fs::create_directories(folder);
+  io::make_folder(folder);
   std::map<pid_t, std::string> running;
   int code = 0;
   const auto wait_for_one = [&] {
+    if (interrupted)  // by a signal that may have come to this process alone
+      for (const auto& [process, name] : running) kill(process, SIGTERM);
     int status = 0;
     const pid_t ended = ::wait(&status);
-    if (ended <= 0) {  // a signal, which may have come to this process alone
-      for (const auto& [process, name] : running) kill(process, SIGTERM);
-      return;
-    }
+    if (ended <= 0) return;  // a signal
     const int of_run = WIFEXITED(status) ? WEXITSTATUS(status) : kFailed;
     if (of_run != 0) code = of_run;
-    std::fputs(fmt::format("{}: {}\n", running[ended], of_run == 0 ? "finished" : fmt::format("ended with code {}", of_run)).c_str(), stderr);
+    std::fputs(fmt::format("{}: {}\n", running[ended], of_run == 0 ? "finished" : WIFEXITED(status) ? fmt::format("ended with code {}", of_run)
+                                                                                                    : fmt::format("was ended by signal {}", WTERMSIG(status))).c_str(), stderr);
     running.erase(ended);
-    write_summary(sweep, folder);
+    try {
+      write_summary(sweep, folder);
+    } catch (const InputError& e) {  // the others go on
+      print_sentence(fmt::format("note: {}", e.what()));
+    }
   };
   for (const SweepRun& run : sweep.runs) {
     while (static_cast<int>(running.size()) >= jobs) wait_for_one();
@@ -112,7 +122,7 @@ int run_sweep(const std::string& file, const std::string& folder, int jobs) {
       try {
         of_run = run_one(run.config, (fs::path(folder) / run.name).string());
       } catch (const std::exception& e) {
-        std::fputs(fmt::format("sinkscope-train: {}\n", e.what()).c_str(), stderr);
+        print_sentence(first_line(e.what()));
       }
       std::fflush(stdout);
       _exit(of_run);
@@ -124,7 +134,13 @@ int run_sweep(const std::string& file, const std::string& folder, int jobs) {
   return interrupted ? kInterrupted : code;
 }
 
+// What keeps no state ends where it is.
+void stop_at_once() {
+  for (const int s : {SIGINT, SIGTERM}) std::signal(s, SIG_DFL);
+}
+
 int summarise(const std::string& file, const std::string& folder) {
+  stop_at_once();
   write_summary(read_sweep(file), folder);
   if (!fs::exists(fs::path(folder) / "summary.md")) throw InputError(fmt::format("'{}' holds no run of {}; give the folder that sweep --out named", folder, file));
   print_summary(folder);
@@ -133,6 +149,7 @@ int summarise(const std::string& file, const std::string& folder) {
 
 // A table in markdown, a row for each run.
 int evaluate(const std::vector<std::string>& folders, const EvaluationOptions& o) {
+  stop_at_once();
   std::string head = "| run | loss |", line = "\n|---|---|";
   const auto column = [&](const std::string& name) { head += fmt::format(" {} |", name), line += "---|"; };
   for (const std::string& type : o.types) column("rise, " + type);
@@ -177,7 +194,7 @@ int run_backcopy(BackcopyOptions options, const std::vector<std::string>& attent
 }
 
 int list_keys() {
-  for (const Key& k : keys()) std::fputs(fmt::format("{:<26} {}\n", fmt::format("{}.{}", k.section, k.name), k.what).c_str(), stdout);
+  for (const Key& k : keys()) std::fputs(fmt::format("{:<26} {}: {}; {}\n", fmt::format("{}.{}", k.section, k.name), default_of(k), k.what, allowed(k)).c_str(), stdout);
   std::fputs("\npresets\n", stdout);
   for (const Preset& p : presets()) std::fputs(fmt::format("{:<26} {}\n", p.name, p.what).c_str(), stdout);
   std::fputs("\nattention\n", stdout);
@@ -204,10 +221,7 @@ int main_of(int argc, char** argv) {
   run_command->add_option("--set", settings, "a key in place of the file's, as training.seed=2");
   run_command->callback([&] {
     chosen = [&] {
-      RunConfig config = read_run_config(file);
-      for (const std::string& s : settings) set_key(config, s.substr(0, s.find('=')), s.find('=') == std::string::npos ? "" : s.substr(s.find('=') + 1));
-      check(config, file);
-      return run_one(config, folder);
+      return run_one(read_run_config(file, settings), folder);
     };
   });
 
@@ -227,9 +241,9 @@ int main_of(int argc, char** argv) {
   EvaluationOptions evaluation;
   CLI::App* evaluate_command = app.add_subcommand("evaluate", "What trained models lose by rounded weights, and without old keys");
   evaluate_command->add_option("RUN", folders, "folders of runs")->required();
-  evaluate_command->add_option("--types", evaluation.types, "types of ggml that the layers' weights are rounded to")->delimiter(',')->capture_default_str();
+  evaluate_command->add_option("--types", evaluation.types, "types of ggml that the layers' weights are rounded to")->delimiter(',')->allow_extra_args(false)->capture_default_str();
   evaluate_command->add_option("--window", evaluation.window, "last keys that remain")->capture_default_str();
-  evaluate_command->add_option("--first", evaluation.first, "first keys that remain too")->delimiter(',')->capture_default_str()->check(CLI::NonNegativeNumber);
+  evaluate_command->add_option("--first", evaluation.first, "first keys that remain too")->delimiter(',')->allow_extra_args(false)->capture_default_str()->check(CLI::NonNegativeNumber);
   evaluate_command->add_option("--contexts", evaluation.contexts, "contexts of the validation part")->capture_default_str()->check(CLI::Range(1, 4096));
   evaluate_command->callback([&] { chosen = [&] { return evaluate(folders, evaluation); }; });
 
@@ -263,13 +277,13 @@ int main_of(int argc, char** argv) {
     std::fputs(fmt::format("sinkscope-train: {}{}; see sinkscope-train --help\n", what, no_command ? commands : "").c_str(), stderr);
     return kWrongUse;
   } catch (const UsageError& e) {
-    std::fputs(fmt::format("sinkscope-train: {}\n", e.what()).c_str(), stderr);
+    print_sentence(e.what());
     return kWrongUse;
   } catch (const InputError& e) {
-    std::fputs(fmt::format("sinkscope-train: {}\n", e.what()).c_str(), stderr);
+    print_sentence(e.what());
     return kFailed;
   } catch (const std::exception& e) {
-    std::fputs(fmt::format("sinkscope-train: internal error: {}; please report it with the command line\n", e.what()).c_str(), stderr);
+    print_sentence(fmt::format("internal error: {}; please report it with the command line", first_line(e.what())));
     return kFailed;
   }
 }

@@ -168,15 +168,17 @@ class Run : public testing::Test {
   static void SetUpTestSuite() {
     folder() = fs::temp_directory_path() / fmt::format("sinkscope-train-test-{}", getpid());
     fs::create_directory(folder());
+    prepare("data", 1);
+  }
+  static void prepare(const char* name, uint32_t x) {
     std::ofstream text(folder() / "text.txt");
-    uint32_t x = 1;
     constexpr const char* kWords[] = {"rain", "falls", "on", "roofs", "and", "streams", "of", "water", "run", "to", "the", "river", "slowly", "again"};
     for (int i = 0; i < 20000; ++i) {
       x = x * 1664525 + 1013904223;
       text << kWords[x >> 16 & 7] << kWords[x >> 20 & 7][0] << (x >> 8) % 40 << ((x >> 28) == 3 ? ".\f" : (x >> 28) == 4 ? ".\n" : " ");
     }
     text.close();
-    ASSERT_EQ(std::system(fmt::format("{} prepare {} --out {} --vocabulary 512 > /dev/null", SINKSCOPE_TRAIN_PROGRAM, (folder() / "text.txt").string(), (folder() / "data").string()).c_str()), 0);
+    ASSERT_EQ(std::system(fmt::format("{} prepare {} --out {} --vocabulary 512 > /dev/null", SINKSCOPE_TRAIN_PROGRAM, (folder() / "text.txt").string(), (folder() / name).string()).c_str()), 0);
   }
   static void TearDownTestSuite() { fs::remove_all(folder()); }
   static fs::path& folder() {
@@ -234,6 +236,19 @@ TEST_F(Run, ThoseOfFewerTokensAreTheStartOfLongerOnesAtAConstantRate) {
   EXPECT_THROW(train(c, falling.string()), InputError);
 }
 
+TEST_F(Run, GoesOnOverItsOwnTokensAlone) {
+  prepare("changing", 2);
+  RunConfig c = tiny();
+  c.data.folder = (folder() / "changing").string();
+  const std::string at = (folder() / "of-changing").string();
+  ASSERT_FALSE(train(c, at, [](const State& s) { return s.step < 3; }).finished);
+  prepare("changing", 3);
+  EXPECT_THROW(train(c, at), InputError);
+  EXPECT_THROW(load_run(at), InputError);
+  prepare("changing", 2);
+  EXPECT_TRUE(train(c, at).finished);
+}
+
 TEST_F(Run, KilledAtAnyMomentItGoesOnToTheSameBits) {
   RunConfig c = tiny();
   c.training.tokens *= 6;
@@ -253,7 +268,7 @@ TEST_F(Run, KilledAtAnyMomentItGoesOnToTheSameBits) {
     int status = 0;
     const auto start = std::chrono::steady_clock::now();
     while (waitpid(child, &status, WNOHANG) == 0) {
-      if (std::chrono::steady_clock::now() - start < patience) {
+      if (std::chrono::steady_clock::now() - start < patience || !fs::exists(killed / "checkpoint.pt")) {
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
         continue;
       }
@@ -284,6 +299,9 @@ TEST_F(Run, IsEvaluatedWithRoundedWeightsAndWithoutOldKeys) {
   EXPECT_NE(e.streaming[0], e.loss_behind);
   EXPECT_EQ(e.streaming[1], e.loss_behind);  // the last 23 keys and the first: all of 24
   EXPECT_THROW(evaluate_run(at, {.types = {"q4_K"}, .window = 8}), UsageError);  // blocks of 256
+  c.model.attention = "kv_bias";  // learned keys and values of 8 numbers are no weights of a product
+  ASSERT_TRUE(train(c, at + "-bias").finished);
+  EXPECT_NO_THROW(evaluate_run(at + "-bias", {.types = {"q8_0"}, .window = 8, .contexts = 2}));
   EXPECT_THROW(evaluate_run(at, {.types = {"f16"}, .window = 8}), UsageError);
   EXPECT_THROW(evaluate_run(at, {.window = kContext}), UsageError);
 }
@@ -404,7 +422,8 @@ TEST(Export, SaysWhatCannotBeExpressed) {
 TEST(Config, ErrorsNameFileLineKeyAndWhatIsAllowed) {
   const auto said = [](const std::string& text) {
     try {
-      parse_run_config(text, "run.toml");
+      const Parsed parsed = parse_run_config(text, "run.toml");
+      check(parsed.config, "run.toml", parsed.lines);
     } catch (const InputError& e) {
       return std::string(e.what());
     }
@@ -425,28 +444,37 @@ TEST(Config, ErrorsNameFileLineKeyAndWhatIsAllowed) {
   has("[model]\nheads = 3\nkv_heads = 2\n[data]\nfolder = 'x'\n", {"run.toml, line 3", "kv_heads = 2 does not divide", "3"});
   has("[data]\ncontext = 64\n", {"data.folder"});
   EXPECT_EQ(said("preset = 'tiny'\n[data]\nfolder = 'x'\n"), "no error");
-  const RunConfig c = parse_run_config("preset = 'experts'\n[data]\nfolder = 'x'\n[training]\nrate = 0.001\n", "a");
-  EXPECT_EQ(to_toml(parse_run_config(to_toml(c), "b")), to_toml(c));
+  const RunConfig c = parse_run_config("preset = 'experts'\n[data]\nfolder = 'x'\n[training]\nrate = 0.001\n", "a").config;
+  EXPECT_EQ(to_toml(parse_run_config(to_toml(c), "b").config), to_toml(c));
 }
 
 TEST(Telemetry, ShareIsTheFirstTokensPartOfWhatARowGives) {
   const Tensor tokens = some_tokens();
-  for (const char* attention : {"softmax", "sigmoid"}) {
-    LanguageModel model = shaken(small(attention));
+  for (const auto& [attention, window] : {std::pair("softmax", 0), {"softmax", 5}, {"sigmoid", 0}, {"sink_token", 0}, {"gate_head", 5}}) {
+    SCOPED_TRACE(fmt::format("{}, window {}", attention, window));
+    ModelConfig config = small(attention);
+    config.window = window;
+    LanguageModel model = shaken(config);
     const Measurement m = measure(model, tokens, torch::tensor(int64_t{0}));
-    double expected = 0;
+    const int64_t n_row = window > 0 ? window : kContext;  // those that see the first token
+    double expected = 0, value_ratio = 0;
     for (int64_t p = 0; p < tokens.size(0); ++p) {
       Trace trace;
       model(tokens.narrow(0, p, 1).narrow(1, 0, kContext), &trace);
       for (const Tensor& weights : trace.weights)
-        for (int64_t i = 0; i < kContext; ++i) {
+        for (int64_t i = 0; i < n_row; ++i) {
           const Tensor rows = weights[0].select(1, i);  // [n_head, n]
-          expected += (rows.select(-1, 0) / rows.sum(-1)).mean().item<double>() / static_cast<double>(tokens.size(0) * kContext * static_cast<int64_t>(trace.weights.size()));
+          expected += (rows.select(-1, 0) / rows.sum(-1)).mean().item<double>() / static_cast<double>(tokens.size(0) * n_row * static_cast<int64_t>(trace.weights.size()));
         }
+      const Tensor lengths = trace.values[0][0].norm(2, -1);  // [n_head_kv, n]
+      ASSERT_EQ(lengths.size(1), kContext);
+      value_ratio += (lengths.select(1, 0) / std::get<0>(lengths.narrow(1, 1, kContext - 1).median(1))).mean().item<double>() / static_cast<double>(tokens.size(0));
     }
-    EXPECT_NEAR(m.share.value(), expected, 1e-6) << attention;
-    if (attention == std::string("softmax")) EXPECT_NEAR(m.share.value(), m.alpha, 1e-6);
-    else EXPECT_GT(std::abs(m.share.value() - m.alpha), 0.01);
+    EXPECT_NEAR(m.share.value(), expected, 1e-6);
+    EXPECT_NEAR(m.value_ratio[0], value_ratio, 1e-5);
+    const std::string name = attention;
+    EXPECT_EQ(std::abs(m.share.value() - m.alpha) < 1e-6, name == "softmax" || name == "gate_head");  // rows that sum to 1
+    EXPECT_EQ(m.gated_alpha < m.alpha - 1e-6, name == "gate_head");
     EXPECT_NEAR(from_json_line(to_json_line(m)).share.value(), expected, 1e-6);
     Measurement before = m;
     before.share.reset();

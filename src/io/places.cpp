@@ -31,4 +31,11 @@ void check_places(const std::vector<std::string>& inputs, const std::vector<Plac
   }
 }
 
+bool make_folder(const std::string& path) {
+  std::error_code error;
+  const bool is_new = fs::create_directories(path, error);
+  if (error) throw InputError(fmt::format("cannot make the folder '{}' ({}); give another place", path, error.message()));
+  return is_new;
+}
+
 }  // namespace sinkscope::io

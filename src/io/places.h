@@ -12,4 +12,7 @@ using Place = std::pair<const char*, std::string>;  // an option, and the file t
 // Throws UsageError where one of `outputs` is an input, or another output, or no file.
 void check_places(const std::vector<std::string>& inputs, const std::vector<Place>& outputs);
 
+// With all folders above it; true where it was not there. Throws InputError.
+bool make_folder(const std::string& path);
+
 }  // namespace sinkscope::io

@@ -1,8 +1,10 @@
 #include "config/run_config.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <optional>
 #include <sstream>
 
@@ -75,22 +77,19 @@ const std::vector<Key>& table() {
 
 #undef SINKSCOPE_FIELD
 
-std::string allowed(const Key& key) {
-  if (!key.allowed.empty()) return fmt::format("use {}", fmt::join(key.allowed, ", "));
-  return std::visit([&](auto field) -> std::string {
-    using T = std::remove_reference_t<decltype(field(std::declval<RunConfig&>()))>;
-    if constexpr (std::is_same_v<T, bool>) return "use true or false";
-    else if constexpr (std::is_same_v<T, std::string>) return "use a text in quotes";
-    else return fmt::format("use {} from {:g} to {:g}", std::is_same_v<T, double> ? "a number" : "a whole number", key.least, key.most);
-  }, key.field);
+// What a field can hold, too.
+template <class T>
+double most_of(const Key& key) {
+  if constexpr (std::is_same_v<T, int>) return std::min(key.most, static_cast<double>(std::numeric_limits<int>::max()));
+  else return key.most;
 }
 
 // False: the value is of another kind, or not allowed.
 bool put(RunConfig& config, const Key& key, const toml::node& value) {
-  const auto in_range = [&](double x) { return x >= key.least && x <= key.most; };
   return std::visit([&](auto field) {
     auto& to = field(config);
     using T = std::remove_reference_t<decltype(to)>;
+    const auto in_range = [&](double x) { return x >= key.least && x <= most_of<T>(key); };
     if constexpr (std::is_same_v<T, bool>) {
       if (!value.is_boolean()) return false;
       to = **value.as_boolean();
@@ -135,14 +134,40 @@ constexpr const char* kSections[] = {"model", "data", "training"};
 
 std::span<const Key> keys() { return table(); }
 
-RunConfig parse_run_config(const std::string& text, const std::string& name, std::span<const char* const> others) {
+std::string allowed(const Key& key) {
+  if (!key.allowed.empty()) return fmt::format("use {}", fmt::join(key.allowed, ", "));
+  return std::visit([&](auto field) -> std::string {
+    using T = std::remove_reference_t<decltype(field(std::declval<RunConfig&>()))>;
+    if constexpr (std::is_same_v<T, bool>) return "use true or false";
+    else if constexpr (std::is_same_v<T, std::string>) return "use a text in quotes";
+    else return fmt::format("use {} from {:g} to {:.10g}", std::is_same_v<T, double> ? "a number" : "a whole number", key.least, most_of<T>(key));
+  }, key.field);
+}
+
+std::string default_of(const Key& key) {
+  return std::visit([&](auto field) {
+    RunConfig config;
+    std::ostringstream text;
+    text << toml::value(field(config));
+    return text.str();
+  }, key.field);
+}
+
+std::string read_toml(const std::string& path, const char* of) {
+  std::ifstream file(path);
+  if (!file || std::filesystem::is_directory(path)) throw InputError(fmt::format("cannot read '{}'; give a TOML file of {}", path, of));
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+Parsed parse_run_config(const std::string& text, const std::string& name, std::span<const char* const> others) {
   toml::table file;
   try {
     file = toml::parse(text, name);
   } catch (const toml::parse_error& e) {
     throw InputError(fmt::format("{}, line {}: this is not TOML ({}); write key = value", name, e.source().begin.line, e.description()));
   }
-  RunConfig config;
+  Parsed parsed;
+  RunConfig& config = parsed.config;
   if (const toml::node* preset = file.get("preset")) {
     const std::optional<std::string> wanted = preset->value<std::string>();
     const auto known = std::ranges::find_if(presets(), [&](const Preset& p) { return wanted && *wanted == p.name; });
@@ -153,7 +178,6 @@ RunConfig parse_run_config(const std::string& text, const std::string& name, std
     }
     known->apply(config);
   }
-  std::map<std::string, int> lines;
   for (const auto& [section, node] : file) {
     if (section == "preset" || std::ranges::find(others, section.str()) != others.end()) continue;
     const toml::table* values = node.as_table();
@@ -165,17 +189,21 @@ RunConfig parse_run_config(const std::string& text, const std::string& name, std
         throw InputError(fmt::format("{}, line {}: {}.{} is no key; use {}", name, value.source().begin.line, section.str(), key_name.str(), names_of(section.str())));
       if (!put(config, *key, value))
         throw InputError(fmt::format("{}, line {}: {}.{} = {} cannot be; {}", name, value.source().begin.line, section.str(), key_name.str(), as_text(value), allowed(*key)));
-      lines[fmt::format("{}.{}", section.str(), key_name.str())] = static_cast<int>(value.source().begin.line);
+      parsed.lines[fmt::format("{}.{}", section.str(), key_name.str())] = static_cast<int>(value.source().begin.line);
     }
   }
-  check(config, name, lines);
-  return config;
+  return parsed;
 }
 
-RunConfig read_run_config(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) throw InputError(fmt::format("cannot read '{}'; give a TOML file of a run", path));
-  return parse_run_config(std::string(std::istreambuf_iterator<char>(file), {}), path);
+RunConfig read_run_config(const std::string& path, std::span<const std::string> settings) {
+  Parsed parsed = parse_run_config(read_toml(path, "a run"), path);
+  for (const std::string& s : settings) {
+    const std::string key = s.substr(0, s.find('='));
+    set_key(parsed.config, key, s.size() == key.size() ? "" : s.substr(key.size() + 1));
+    parsed.lines.erase(key);
+  }
+  check(parsed.config, path, parsed.lines);
+  return parsed.config;
 }
 
 std::string to_toml(const RunConfig& config) {

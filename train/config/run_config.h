@@ -12,7 +12,7 @@ namespace sinkscope::train {
 
 // A decoder, or with `diffusion` a model that sees both ways. Sizes in numbers, not bytes.
 struct ModelConfig {
-  std::string attention = "softmax";  // a variant of model/attention.h
+  std::string attention = "softmax";  // a variant of model/variants.h
   int n_layer = 4, d_model = 128, n_head = 2, n_head_kv = 2, d_head = 64, d_ff = 352;
   std::string norm = "pre";           // pre, post, sandwich (RMSNorm)
   std::string position = "rope";      // rope, learned, alibi, none
@@ -68,11 +68,21 @@ struct Key {
   const char* what;
 };
 std::span<const Key> keys();
+std::string allowed(const Key& key);         // "use ..."
+std::string default_of(const Key& key);      // as TOML
 
-// Throws InputError that names file, line, key and what is allowed.
-RunConfig read_run_config(const std::string& path);
-// The same from text; `name` stands for the file, `others` are keys at the top that are somebody else's.
-RunConfig parse_run_config(const std::string& text, const std::string& name, std::span<const char* const> others = {});
+// A file's bytes. Throws InputError; `of` is what the file describes, "a run".
+std::string read_toml(const std::string& path, const char* of);
+
+struct Parsed {
+  RunConfig config;
+  std::map<std::string, int> lines;          // of the keys that were given ("model.heads")
+};
+// Each key by itself; what goes together is for check(). `name` stands for the file, `others` are keys at the top that are somebody else's. Throws InputError that names
+// file, line, key and what is allowed.
+Parsed parse_run_config(const std::string& text, const std::string& name, std::span<const char* const> others = {});
+// Of a file, with `settings` ("training.seed=2") in place of what it says; checked. Throws as these do.
+RunConfig read_run_config(const std::string& path, std::span<const std::string> settings = {});
 // As a TOML text that parse_run_config() reads back.
 std::string to_toml(const RunConfig& config);
 

@@ -35,6 +35,7 @@ class Packing {
   // The same from the validation part: rows number `first_row` and on of n_validation_row(n_token) rows side by side
   // (beyond them, the first follows the last); the seed plays no part.
   void validation(int64_t first_row, int n_row, int n_token, std::span<int64_t> to) const;
+  bool starts_with_bos() const { return bos_at_documents_ || bos_position_ == 0; }
   int64_t n_validation_row(int n_token) const;  // throws InputError where there is none
 
  private:

@@ -16,6 +16,7 @@
 #include "data/files.h"
 #include "data/mix.h"
 #include "data/tokenizer.h"
+#include "io/places.h"
 #include "io/sha256.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
@@ -34,7 +35,6 @@ std::string read(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) fail(errno);
   std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) fail(EIO);
   return bytes;
 }
 
@@ -168,13 +168,12 @@ Prepared write(const PrepareOptions& options, const Progress& progress) {
 
 Prepared prepare(const PrepareOptions& options, const Progress& progress) {
   check(options);
-  std::error_code error;
-  const bool is_new = fs::create_directories(options.folder, error);
-  if (error) throw InputError(fmt::format("cannot make the folder '{}' ({}); give another place", options.folder, error.message()));
+  const bool is_new = io::make_folder(options.folder);
   try {
     return write(options, progress);
   } catch (...) {
-    if (is_new) fs::remove(options.folder, error);
+    std::error_code ignored;
+    if (is_new) fs::remove(options.folder, ignored);
     throw;
   }
 }

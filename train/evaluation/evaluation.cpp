@@ -22,13 +22,14 @@ ggml_type type_named(const std::string& name) {
   throw UsageError(fmt::format("'{}' is no type that weights can be rounded to; use one of ggml's, as q8_0 or q4_0", name));
 }
 
-// As they come back from the file that llama.cpp's quantiser writes. Embedding and norms stay as they are.
+// As they come back from the file that llama.cpp's quantiser writes. Embedding, norms, routers and learned keys and values stay as they are.
 void round_layers(LanguageModel& model, const std::string& name) {
   const torch::NoGradGuard no_grad;
   const ggml_type type = type_named(name);
   for (const Layer& layer : model->layers)
-    for (Tensor weight : layer->parameters()) {
-      if (weight.dim() != 2) continue;
+    for (const auto& p : layer->named_parameters()) {
+      const Tensor& weight = p.value();
+      if (weight.dim() != 2 || p.key().ends_with("_bias") || p.key().ends_with("router.weight")) continue;
       const int64_t n_row = weight.size(0), n = weight.size(1);
       if (n % ggml_blck_size(type) != 0)
         throw UsageError(fmt::format("rows of {} numbers cannot be rounded to {}, whose blocks are of {}; give another type", n, name, ggml_blck_size(type)));
@@ -64,16 +65,17 @@ Evaluation evaluate_run(const std::string& folder, const EvaluationOptions& o) {
   Tensor contexts = torch::empty({o.contexts, n + 1}, torch::kLong);
   Packing(*run.data, run.config.data.packing, 0).validation(0, o.contexts, static_cast<int>(n), {contexts.data_ptr<int64_t>(), static_cast<size_t>(contexts.numel())});
 
+  const int64_t first_loss = std::max(run.config.model.prefix - 1, 0), behind = std::max<int64_t>(o.window, first_loss);  // positions in a prefix see their own target
   const Tensor whole = loss_by_position(run.model, contexts);
-  Evaluation result{.loss = mean_from(whole, 0), .rounded = {}, .loss_behind = mean_from(whole, o.window), .streaming = {}};
+  Evaluation result{.loss = mean_from(whole, first_loss), .rounded = {}, .loss_behind = mean_from(whole, behind), .streaming = {}};
   for (const int first : o.first) {
     run.model->remains = {.last = o.window, .first = first};
-    result.streaming.push_back(mean_from(loss_by_position(run.model, contexts), o.window));
+    result.streaming.push_back(mean_from(loss_by_position(run.model, contexts), behind));
   }
   for (const std::string& type : o.types) {
     LoadedRun rounded = load_run(folder);
     round_layers(rounded.model, type);
-    result.rounded.push_back(mean_from(loss_by_position(rounded.model, contexts), 0));
+    result.rounded.push_back(mean_from(loss_by_position(rounded.model, contexts), first_loss));
   }
   return result;
 }

@@ -57,13 +57,16 @@ class File {
     gguf_add_tensor(gguf_.get(), t);
   }
 
+  static InputError no_room(const std::string& path) { return InputError(fmt::format("cannot write '{}': no room for temporary files; make some", path)); }
+
   void write(const std::string& path) {
     AtomicFile file(path);
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> part(std::tmpfile(), &std::fclose);
-    if (!part || !gguf_write_to_file_ptr(gguf_.get(), part.get(), /*only_meta=*/false)) throw InputError(fmt::format("cannot write '{}': no room for temporary files; make some", path));
+    if (!part || !gguf_write_to_file_ptr(gguf_.get(), part.get(), /*only_meta=*/false) || std::fflush(part.get()) != 0) throw no_room(path);
     std::rewind(part.get());
     char block[1 << 16];
     while (const size_t n = std::fread(block, 1, sizeof block, part.get())) file.write({block, n});
+    if (std::ferror(part.get())) throw no_room(path);
     file.commit();
   }
 

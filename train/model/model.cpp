@@ -80,7 +80,9 @@ Tensor AttentionImpl::forward(const Tensor& x, const Tensor& visible, const Tens
     out = out * open;
     if (trace) trace->gates.push_back(open.detach().mean(-1).transpose(1, 2));
   }
-  return output(out.reshape({n_batch, n, -1}));
+  out = out.reshape({n_batch, n, -1});
+  if (trace) trace->added.push_back(out.detach());
+  return output(out);
 }
 
 MlpImpl::MlpImpl(const ModelConfig& c) {
@@ -190,8 +192,11 @@ Tensor LanguageModelImpl::forward(const Tensor& tokens, Trace* trace) {
   }
   if (sink_embedding.defined()) {
     x = x.narrow(1, 1, n - 1);
-    if (trace)
+    if (trace) {
       for (Tensor& weights : trace->weights) weights = weights.narrow(2, 1, n - 1).narrow(3, 1, n - 1);
+      for (Tensor& values : trace->values) values = values.narrow(2, 1, n - 1);
+      for (Tensor& added : trace->added) added = added.narrow(1, 1, n - 1);
+    }
   }
   x = norm(x);
   return output ? output(x) : torch::matmul(x, embedding->weight.t());

@@ -13,8 +13,9 @@ namespace sinkscope::train {
 // What telemetry looks at, by layer: [n_batch, ...]. Kept while a forward pass is given one.
 struct Trace {
   std::vector<torch::Tensor> weights;  // [n_batch, n_head, n_query, n_key]; of kv_bias and sink_token without their own column
-  std::vector<torch::Tensor> gates;    // [n_batch, n_head, n_query], mean over a head's numbers; undefined without gates
-  std::vector<torch::Tensor> values;   // [n_batch, n_head_kv, n_key, d_head]
+  std::vector<torch::Tensor> gates;    // [n_batch, n_head, n_query], mean over a head's numbers; empty without gates
+  std::vector<torch::Tensor> values;   // [n_batch, n_head_kv, n_key, d_head]; of sink_token without its own
+  std::vector<torch::Tensor> added;    // [n_batch, n_query, n_head * d_head], behind gates, before the output's projection; of sink_token without its row
   std::vector<torch::Tensor> hidden;   // [n_batch, n_query, d_model], before the first layer, then behind each
 };
 

@@ -2,10 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
 #include <limits>
 #include <map>
 #include <sstream>
@@ -14,6 +11,7 @@
 #include <fmt/ranges.h>
 #include <toml++/toml.h>
 
+#include "io/gnuplot.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "training/trainer.h"
@@ -40,6 +38,8 @@ std::vector<std::vector<Setting>> combinations(const toml::table* grid, const st
   if (!grid) return all;
   for (const auto& [key, node] : *grid) {
     const toml::array* values = node.as_array();
+    if (node.is_table())
+      throw InputError(fmt::format("{}, line {}: grid.{} holds further keys; put the whole name into quotes, as in \"training.seed\" = [1, 2, 3]", path, node.source().begin.line, key.str()));
     if (!values || values->empty()) throw InputError(fmt::format("{}, line {}: grid.{} is no list; give values as in [1, 2, 3]", path, node.source().begin.line, key.str()));
     std::vector<std::vector<Setting>> more;
     for (const std::vector<Setting>& settings : all)
@@ -59,7 +59,11 @@ std::vector<std::vector<Setting>> variants_of(const toml::node* node, const std:
   for (size_t i = 0; list && i < list->size(); ++i)
     if (const toml::table* table = list->get(i)->as_table()) {
       std::vector<Setting>& settings = all.emplace_back();
-      for (const auto& [key, value] : *table) settings.push_back({std::string(key.str()), text_of(value), static_cast<int>(value.source().begin.line)});
+      for (const auto& [key, value] : *table) {
+        if (value.is_table())
+          throw InputError(fmt::format("{}, line {}: {} holds further keys; put the whole name into quotes, as in \"model.attention\" = \"sigmoid\"", path, value.source().begin.line, key.str()));
+        settings.push_back({std::string(key.str()), text_of(value), static_cast<int>(value.source().begin.line)});
+      }
     }
   if (all.empty()) throw InputError(fmt::format("{}, line {}: variants is no list of tables; write [[variants]] and keys under it", path, node->source().begin.line));
   return all;
@@ -120,9 +124,16 @@ std::vector<Group> finished(const Sweep& sweep, const std::string& folder) {
   return groups;
 }
 
+// A text in gnuplot's single quotes, in which nothing has a meaning but the quote itself.
+std::string quoted(const std::string& text) {
+  std::string twice;
+  for (const char c : text) twice += c == '\'' ? std::string("''") : std::string(1, c);
+  return "'" + twice + "'";
+}
+
 void draw(const std::vector<Group>& groups, const std::string& title, const char* label, double (*of)(const Measurement&), const std::string& path) {
-  std::string script = fmt::format("set terminal svg size 760,420 background rgb 'white'\nset output '{}'\nset title \"{}\"\nset xlabel 'tokens trained on, millions'\nset ylabel '{}'\n"
-                                   "set key outside below\nset grid\n", path, title, label);
+  std::string script = fmt::format("set terminal svg size 760,420 background rgb 'white'\nset title {} noenhanced\nset xlabel 'tokens trained on, millions'\nset ylabel {}\n"
+                                   "set key outside below\nset grid\n", quoted(title), quoted(label));
   std::string plots;
   for (size_t g = 0; g < groups.size(); ++g)
     for (size_t s = 0; s < groups[g].curves.size(); ++s) {
@@ -131,38 +142,41 @@ void draw(const std::vector<Group>& groups, const std::string& title, const char
         if (!std::isnan(of(m))) points += fmt::format("{} {}\n", static_cast<double>(m.tokens) / 1e6, of(m));
       if (points.empty()) continue;
       script += fmt::format("$d{}_{} << EOD\n{}EOD\n", g, s, points);
-      plots += fmt::format("{}$d{}_{} with lines linewidth 2 linetype {} {}", plots.empty() ? "" : ", ", g, s, g + 1, s == 0 ? fmt::format("title '{}' noenhanced", groups[g].name) : "notitle");
+      plots += fmt::format("{}$d{}_{} with lines linewidth 2 linetype {} {}", plots.empty() ? "" : ", ", g, s, g + 1, s == 0 ? fmt::format("title {} noenhanced", quoted(groups[g].name)) : "notitle");
     }
   if (plots.empty()) return;
-  script += "plot " + plots + "\n";
-  std::FILE* gnuplot = popen("gnuplot", "w");
-  if (!gnuplot) return;
-  std::fputs(script.c_str(), gnuplot);
-  pclose(gnuplot);
+  AtomicFile file(path);
+  file.write(io::svg_of(script + "plot " + plots + "\n"));
+  file.commit();
 }
 
 }  // namespace
 
 Sweep read_sweep(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) throw InputError(fmt::format("cannot read '{}'; give a TOML file of a sweep", path));
-  const std::string text(std::istreambuf_iterator<char>(file), {});
+  const std::string text = read_toml(path, "a sweep");
   toml::table table;
   try {
     table = toml::parse(text, path);
   } catch (const toml::parse_error& e) {
     throw InputError(fmt::format("{}, line {}: this is not TOML ({}); write key = value", path, e.source().begin.line, e.description()));
   }
+  const auto is = [&](const char* key, toml::node_type type, const char* wanted) {
+    if (const toml::node* node = table.get(key); node && node->type() != type)
+      throw InputError(fmt::format("{}, line {}: {} is not {}", path, node->source().begin.line, key, wanted));
+  };
+  is("title", toml::node_type::string, "a text; write it in quotes");
+  is("equal_loss", toml::node_type::boolean, "a truth; write true or false");
+  is("grid", toml::node_type::table, "a table; write [grid] and lists under it");
   Sweep sweep{.title = table["title"].value_or(fs::path(path).stem().string()), .equal_loss = table["equal_loss"].value_or(false), .runs = {}};
   const auto grid = combinations(table["grid"].as_table(), path), list = variants_of(table.get("variants"), path);
   constexpr const char* kOurs[] = {"title", "equal_loss", "grid", "variants"};
-  const RunConfig base = parse_run_config(text, path, kOurs);
+  const Parsed base = parse_run_config(text, path, kOurs);
   // All variants of the first seed come before the second one's: they compare early.
   for (const auto& settings : grid)
     for (const auto& variant : list) {
-      SweepRun run{.name = {}, .group = {}, .config = base};
+      SweepRun run{.name = {}, .group = {}, .config = base.config};
       std::vector<std::string> parts, without_seed;
-      std::map<std::string, int> lines;
+      std::map<std::string, int> lines = base.lines;
       for (const auto* chosen : {&variant, &settings})
         for (const auto& [key, value, line] : *chosen) {
           try {
@@ -177,6 +191,7 @@ Sweep read_sweep(const std::string& path) {
       check(run.config, path, lines);
       run.name = parts.empty() ? "run" : fmt::format("{}", fmt::join(parts, ","));
       run.group = without_seed.empty() ? "as configured" : fmt::format("{}", fmt::join(without_seed, ", "));
+      if (std::ranges::count(sweep.runs, run.name, &SweepRun::name) > 0) throw InputError(fmt::format("{}: there are two runs '{}'; give each once", path, run.name));
       sweep.runs.push_back(std::move(run));
     }
   return sweep;
@@ -198,11 +213,11 @@ double tokens_of(const Measurement& m) { return static_cast<double>(m.tokens) / 
 
 Place end_of(const std::vector<Measurement>& curve) { return {.at = curve.size() - 1}; }
 
-// Where `of` first comes to `target`, falling or rising.
-Place place_of(double target, double (*of)(const Measurement&), const std::vector<Measurement>& curve) {
-  const double side = of(curve[0]) > target ? 1 : -1;
+// Where `of` first is at `target`, or beyond it: below for what falls, above for what rises.
+constexpr double kFalls = 1, kRises = -1;
+Place place_of(double target, double (*of)(const Measurement&), double direction, const std::vector<Measurement>& curve) {
   for (size_t i = 0; i < curve.size(); ++i)
-    if (side * (of(curve[i]) - target) <= 0) return {.at = i, .share = i == 0 ? 1 : (of(curve[i - 1]) - target) / (of(curve[i - 1]) - of(curve[i]))};
+    if (direction * (of(curve[i]) - target) <= 0) return {.at = i, .share = i == 0 ? 1 : (of(curve[i - 1]) - target) / (of(curve[i - 1]) - of(curve[i]))};
   return end_of(curve);
 }
 
@@ -215,8 +230,9 @@ std::string table_of(const std::vector<Group>& groups, const PlaceOf& place) {
   for (const Group& group : groups) {
     Spread tokens, set_in;
     for (const auto& curve : group.curves) {
-      tokens.add(place(curve).read(curve, tokens_of));
-      if (const int at = onset(curve); at >= 0) set_in.add(tokens_of(curve[at]));
+      const Place p = place(curve);
+      tokens.add(p.read(curve, tokens_of));
+      if (const int at = onset({curve.begin(), curve.begin() + static_cast<std::ptrdiff_t>(p.at) + 1}); at >= 0) set_in.add(tokens_of(curve[at]));
     }
     text += fmt::format("| {} | {} | {} | {} |", group.name, group.curves.size(), tokens.text(1),
                         set_in.n == 0 ? "never" : set_in.text(1) + (set_in.n < static_cast<int>(group.curves.size()) ? fmt::format(", {} of {}", set_in.n, group.curves.size()) : ""));
@@ -241,12 +257,12 @@ void write_summary(const Sweep& sweep, const std::string& folder) {
       loss = std::max(loss, loss_of(curve.back()));
       shortest = std::min(shortest, tokens_of(curve.back())), longest = std::max(longest, tokens_of(curve.back()));
     }
-  std::string text = fmt::format("# {}\n\nAt the end of each run:\n\n{}", sweep.title, table_of(groups, end_of));
+  std::string text = fmt::format("# {}\n\nAt the last measurement of each run:\n\n{}", sweep.title, table_of(groups, end_of));
   if (longest > shortest)
-    text += fmt::format("\nAfter {:.2f}M tokens, where the shortest run ended:\n\n{}", shortest, table_of(groups, [shortest](const std::vector<Measurement>& curve) { return place_of(shortest, tokens_of, curve); }));
+    text += fmt::format("\nAfter {:.2f}M tokens, where the shortest run ended:\n\n{}", shortest, table_of(groups, [shortest](const std::vector<Measurement>& curve) { return place_of(shortest, tokens_of, kRises, curve); }));
   if (sweep.equal_loss)
     text += fmt::format("\nWhere each run's loss first came down to {:.3f}, the largest that one of them ended with:\n\n{}", loss,
-                        table_of(groups, [loss](const std::vector<Measurement>& curve) { return place_of(loss, loss_of, curve); }));
+                        table_of(groups, [loss](const std::vector<Measurement>& curve) { return place_of(loss, loss_of, kFalls, curve); }));
   AtomicFile file((fs::path(folder) / "summary.md").string());
   file.write(text);
   file.commit();

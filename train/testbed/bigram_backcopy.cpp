@@ -62,7 +62,7 @@ BackcopyMeasurement measure(LanguageModel& model, const BackcopyTask& task, cons
     for (int64_t i = 0; i < n; ++i) entropy[p][i] = task.entropy(tokens[p][i].item<int64_t>());
   const Tensor weights = trace.weights[0].squeeze(1), values = trace.values[0].squeeze(1), lengths = values.norm(2, -1);  // [n_probe, n, n], [n_probe, n, d]
   const Tensor at = torch::arange(n), before = weights.gather(2, (at - 1).clamp_min(0).view({1, n, 1}).expand({tokens.size(0), n, 1})).squeeze(2);
-  const Tensor added = torch::matmul(weights, values).norm(2, -1), to_bos = weights.select(2, 0);
+  const Tensor added = trace.added[0].norm(2, -1), to_bos = weights.select(2, 0);
   BackcopyMeasurement m;
   m.bigram_loss = mean_where(loss - entropy, other), m.copy_loss = mean_where(loss, trigger);
   m.sink = mean_where(to_bos, other), m.sink_null = mean_where((at + 1).to(torch::kFloat).reciprocal().expand_as(to_bos), other);

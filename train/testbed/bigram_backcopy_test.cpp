@@ -31,9 +31,9 @@ TEST(BigramBackcopy, BehindATriggerTheTokenBeforeComesAgain) {
   EXPECT_FALSE(torch::equal(tokens, task.batch(50, 4)));
 }
 
-TEST(BigramBackcopy, SoftmaxGrowsASinkWhereThereIsNoTriggerAndReluDoesNot) {
+TEST(BigramBackcopy, SoftmaxGrowsASinkWhereThereIsNoTriggerReluAndAGateDoNot) {
   BackcopyOptions o{.context = 64, .width = 64, .batch = 32, .steps = 400, .rate = 3e-3};
-  for (const char* attention : {"softmax", "relu"}) {
+  for (const char* attention : {"softmax", "gate_head", "relu"}) {
     SCOPED_TRACE(attention);
     o.attention = attention;
     const auto curve = run_bigram_backcopy(o, 2);
@@ -46,6 +46,8 @@ TEST(BigramBackcopy, SoftmaxGrowsASinkWhereThereIsNoTriggerAndReluDoesNot) {
       EXPECT_GT(last.sink, 2 * last.sink_null);
       EXPECT_LT(last.trigger_sink, last.sink_null);  // it is there only where the head is dormant: behind triggers, less than uniform attention
       EXPECT_LT(last.value_ratio, 0.8);
+    } else if (o.attention == "gate_head") {
+      EXPECT_LT(last.sink, 1.5 * last.sink_null);  // the gate closes instead
     } else {
       EXPECT_LT(last.sink, 0.1 * last.sink_null);
       EXPECT_LT(last.mass, 0.1);                           // a dormant row is empty

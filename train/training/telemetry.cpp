@@ -65,6 +65,8 @@ Measurement measure(LanguageModel& model, const Tensor& probe, const Tensor& mas
   model->eval();
   Measurement m;
   const int64_t n = probe.size(1) - 1, n_prompt = probe.size(0);
+  const Tensor visible = model->visible(n);
+  const auto n_row_of_first = visible.select(1, 0).sum().item<double>();  // windows hide it from others
   measure::Tally tally(kEpsilon, kMinRows);
   measure::Recorder recorder(attention::kernels("auto"));
   double loss = 0, mass = 0, gated = 0, share = 0;
@@ -81,16 +83,17 @@ Measurement measure(LanguageModel& model, const Tensor& probe, const Tensor& mas
     std::vector<Tensor> layers;
     for (const Tensor& weights : trace.weights) layers.push_back(weights[0]);
     recorder.start(static_cast<int>(n));
-    show(layers, model->visible(n), recorder);
+    show(layers, visible, recorder);
     std::vector<int> ids(n);
     for (int64_t i = 0; i < n; ++i) ids[i] = static_cast<int>(tokens[0][i].item<int64_t>());
     tally.add(recorder, ids);
     for (size_t l = 0; l < layers.size(); ++l) {
       const Tensor sums = layers[l].sum(-1);
       mass += sums.mean().item<double>() / static_cast<double>(layers.size());
-      share += (layers[l].select(-1, 0) / sums.clamp_min(1e-30)).mean().item<double>() / static_cast<double>(layers.size());
+      const auto alpha_of = [&](const Tensor& of_first) { return of_first.sum(-1).mean().item<double>() / n_row_of_first / static_cast<double>(layers.size()); };
+      share += alpha_of(layers[l].select(-1, 0) / sums.clamp_min(1e-30));
       const Tensor open = trace.gates.empty() ? torch::ones({1}) : trace.gates[l][0].unsqueeze(-1);
-      gated += (layers[l] * open).select(-1, 0).mean().item<double>() / static_cast<double>(layers.size());
+      gated += alpha_of((layers[l] * open).select(-1, 0));
       add(value_ratio, l, first_against_others(trace.values[l][0]));
     }
     for (size_t l = 0; l < trace.hidden.size(); ++l) {

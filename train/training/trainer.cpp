@@ -17,6 +17,7 @@
 #include "data/packing.h"
 #include "data/token_file.h"
 #include "export/gguf.h"
+#include "io/places.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "training/loss.h"
@@ -85,9 +86,19 @@ void read_checkpoint(const std::string& path, const Read& read) {
     torch::serialize::InputArchive archive;
     archive.load_from(path);
     read(archive);
-  } catch (const c10::Error&) {
-    throw InputError(fmt::format("'{}' is no checkpoint of this run; delete it to start again", path));
+  } catch (const c10::Error& e) {
+    const std::string what = e.what_without_backtrace();
+    throw InputError(fmt::format("'{}' cannot be read as a checkpoint of this run ({}); move it away to start again", path, what.substr(0, what.find('\n'))));
   }
+}
+
+// Weights are of the tokens that they were trained on: other tokens may stand in a folder of the same name by now.
+void check_data(torch::serialize::InputArchive& archive, const TokenFile& data, const RunConfig& config) {
+  Tensor sum;
+  if (!archive.try_read("data", sum)) return;  // a checkpoint of before it was kept
+  const std::string trained_on(reinterpret_cast<const char*>(sum.data_ptr<uint8_t>()), static_cast<size_t>(sum.numel()));
+  if (trained_on != data.sha256())
+    throw InputError(fmt::format("the tokens in '{}' are not those that this run was trained on; prepare the same texts again, or give the run a folder of its own", config.data.folder));
 }
 
 // Diffusion models have one token more, the mask.
@@ -106,14 +117,12 @@ class Trainer {
     // Two products of queries and keys, and two of weights and values, forward and twice backward.
     n_flop_ += 12.0 * c_.model.n_layer * c_.model.n_head * c_.model.d_head * c_.data.context;
     if (const std::string refused = why_not_gguf(c_.model); c_.training.exports && !refused.empty()) throw InputError(fmt::format("training.exports cannot be: {}; leave it away", refused));
-    fs::create_directories(folder);
+    io::make_folder(folder);
     claim();
   }
 
   Outcome run(const Watch& watch) {
-    Outcome outcome{.finished = false, .state = {}, .curve = {}, .product_gflops = product_gflops(), .notes = {}};
-    if (const std::string blas = blas_library(); !blas.empty() && blas.find("openblas") == std::string::npos && blas.find("mkl") == std::string::npos)
-      outcome.notes.push_back(fmt::format("products go to '{}', which is some 30 times slower than OpenBLAS; install libopenblas0-openmp", blas));
+    Outcome outcome{.finished = false, .state = {}, .curve = {}, .product_gflops = product_gflops()};
     load();
     const std::vector<int64_t> measured = measured_steps(n_step_, c_.training.measurements);
     const auto start = Clock::now();
@@ -136,7 +145,7 @@ class Trainer {
     if (!curve_.empty()) s.last = curve_.back();
     outcome.finished = step_ == n_step_;
     outcome.curve = curve_;
-    if (outcome.finished) export_model(outcome);
+    if (outcome.finished && why_not_gguf(c_.model).empty()) write_gguf_to(path("model.gguf"));
     return outcome;
   }
 
@@ -144,7 +153,7 @@ class Trainer {
   std::string path(const std::string& name) const { return (fs::path(folder_) / name).string(); }
   int64_t tokens_of_step() const { return int64_t{c_.training.batch} * c_.training.accumulate * c_.data.context; }
 
-  // Matrices decay; norms, biases and learned logits do not.
+  // What has two dimensions decays, as in nanoGPT; norms, biases and learned logits do not.
   std::vector<torch::optim::OptimizerParamGroup> groups() {
     std::vector<Tensor> matrices, others;
     for (const Tensor& p : model_->parameters()) (p.dim() >= 2 ? matrices : others).push_back(p);
@@ -186,11 +195,16 @@ class Trainer {
       if (const Tensor balance = model_->balance(); balance.defined()) loss = loss + c_.model.balance * balance;
       (loss / static_cast<double>(c_.training.accumulate)).backward();
     }
-    if (c_.training.clip > 0) torch::nn::utils::clip_grad_norm_(model_->parameters(), c_.training.clip);
+    const double length = c_.training.clip > 0 ? torch::nn::utils::clip_grad_norm_(model_->parameters(), c_.training.clip) : 0;
     optimizer_.step();
     const double loss = sum / c_.training.accumulate;
-    if (!std::isfinite(loss)) throw InputError(fmt::format("the loss of step {} is no number; use a smaller training.rate or a longer training.warmup", step_));
+    check_numbers(loss + length);
     return loss;
+  }
+
+  void check_numbers(double of_them) const {
+    if (!std::isfinite(of_them))
+      throw InputError(fmt::format("step {} gives numbers that are none any more; train in a new folder with a smaller training.rate or a longer training.warmup", step_));
   }
 
   void measure_at(const std::vector<int64_t>& steps) {
@@ -200,6 +214,7 @@ class Trainer {
       packing_.validation(0, c_.training.probe, c_.data.context, {probe_.data_ptr<int64_t>(), static_cast<size_t>(probe_.numel())});
     }
     Measurement m = measure(model_, probe_, mask_token_);
+    check_numbers(m.validation);
     m.step = step_, m.tokens = step_ * tokens_of_step();
     if (n_loss_ > 0) loss_ = loss_sum_ / static_cast<double>(n_loss_);
     m.loss = n_loss_ > 0 ? loss_ : m.validation;
@@ -229,6 +244,8 @@ class Trainer {
     optimizer_.save(moments);
     archive.write("model", weights);
     archive.write("optimizer", moments);
+    const std::string& sum = data_.sha256();
+    archive.write("data", torch::from_blob(const_cast<char*>(sum.data()), {static_cast<int64_t>(sum.size())}, torch::kByte).clone());
     archive.write("step", torch::tensor(step_));
     archive.write("loss", torch::tensor({loss_sum_, static_cast<double>(n_loss_), loss_}, torch::kDouble));
     std::ostringstream bytes;
@@ -239,6 +256,7 @@ class Trainer {
   void load() {
     if (!fs::exists(path("checkpoint.pt"))) return;
     read_checkpoint(path("checkpoint.pt"), [&](torch::serialize::InputArchive& archive) {
+      check_data(archive, data_, c_);
       torch::serialize::InputArchive weights, moments;
       archive.read("model", weights);
       archive.read("optimizer", moments);
@@ -254,17 +272,11 @@ class Trainer {
       if (m.step <= step_) curve_.push_back(m);
   }
 
-  void write_gguf_to(const std::string& file) { write_gguf(model_, data_, /*adds_bos=*/c_.data.packing == "context" || c_.data.packing == "document", c_.data.context, file); }
-
-  void export_model(Outcome& outcome) {
-    const std::string refused = why_not_gguf(c_.model);
-    if (refused.empty()) write_gguf_to(path("model.gguf"));
-    else outcome.notes.push_back(refused);
-  }
+  void write_gguf_to(const std::string& file) { write_gguf(model_, data_, /*adds_bos=*/packing_.starts_with_bos(), c_.data.context, file); }
 
   // The model as it is measured, and what it is measured on.
   void export_step() {
-    fs::create_directories(path("steps"));
+    io::make_folder(path("steps"));
     write_gguf_to(path(fmt::format("steps/step-{}.gguf", step_)));
     if (fs::exists(path("probe.json"))) return;
     nlohmann::json prompts;
@@ -288,6 +300,14 @@ class Trainer {
 
 }  // namespace
 
+std::vector<std::string> notes_before(const RunConfig& config) {
+  std::vector<std::string> notes;
+  if (const std::string blas = blas_library(); !blas.empty() && blas.find("openblas") == std::string::npos && blas.find("mkl") == std::string::npos)
+    notes.push_back(fmt::format("products go to '{}', which is some 30 times slower than OpenBLAS; install libopenblas0-openmp", blas));
+  if (const std::string refused = why_not_gguf(config.model); !refused.empty()) notes.push_back(refused);
+  return notes;
+}
+
 Outcome train(const RunConfig& config, const std::string& folder, const Watch& watch) {
   at::set_num_threads(config.training.threads > 0 ? config.training.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   return Trainer(config, folder).run(watch);
@@ -300,6 +320,7 @@ LoadedRun load_run(const std::string& folder) {
   const std::string checkpoint = (fs::path(folder) / "checkpoint.pt").string();
   if (!fs::exists(checkpoint)) throw InputError(fmt::format("'{}' has no checkpoint.pt; give the folder of a run that has trained", folder));
   read_checkpoint(checkpoint, [&](torch::serialize::InputArchive& archive) {
+    check_data(archive, *data, config);
     torch::serialize::InputArchive weights;
     archive.read("model", weights);
     model->load(weights);

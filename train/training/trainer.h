@@ -34,8 +34,10 @@ struct Outcome {
   State state;
   std::vector<Measurement> curve;
   double product_gflops = 0;                  // what a plain matrix product reaches on this machine
-  std::vector<std::string> notes;             // what a reader must know
 };
+
+// What a user must know before it trains: a slow BLAS, and what no file will express.
+std::vector<std::string> notes_before(const RunConfig& config);
 
 // Trains in `folder`, or goes on where its checkpoint stands: to the same bits as without a stop, for the same number of threads.
 // Throws InputError for a folder of another run, and for wrong data.
