@@ -3,10 +3,9 @@
 import json
 import os
 import pathlib
-import struct
 import unittest
 
-from program import FAILED, MODEL, SMALL, WRONG_USE, Test, environment, words
+from program import FAILED, MODEL, SMALL, WRONG_USE, Test, environment, read_safetensors, words
 
 TINY = os.environ.get("SINKSCOPE_TINY_MODELS", "")
 TOKENS = [[(i * 7 + p) % 100 + 3 for i in range(24)] for p in range(2)]
@@ -19,16 +18,6 @@ WITHOUT = {
     "ffn_moe_topk": {"ernie4_5-moe", "paddleocr-moe", "refact-moe"},   # their tiny models have no experts in any layer
     "geometry": {"minimax-m3-moe"},
 }
-
-
-def arrays_of(path):
-    """Name -> shape, dtype and the raw bytes of a safetensors file."""
-    with open(path, "rb") as file:
-        data = file.read()
-    length = struct.unpack("<Q", data[:8])[0]
-    header = json.loads(data[8:8 + length])
-    return {name: (a["shape"], a["dtype"], data[8 + length + a["data_offsets"][0]:8 + length + a["data_offsets"][1]])
-            for name, a in header.items() if name != "__metadata__"}
 
 
 class Explain(Test):
@@ -48,7 +37,7 @@ class Explain(Test):
                 self.assertTrue(0 <= h["null_mass"] <= 1 and 0 <= h["output_share"] <= 1, h)
                 self.assertLessEqual(abs(h["cos"]), 1)
         self.assertGreater(e["layers"][-1]["hidden"]["moved"], 0)
-        shapes = {name: shape for name, (shape, _, _) in arrays_of(self.path("out.st")).items()}
+        shapes = {name: shape for name, (shape, _) in read_safetensors(self.path("out.st"))[0].items()}
         self.assertEqual(shapes["hidden_norm"], [2, 31, 48])
         self.assertEqual(shapes["key_norm"], [2, 30, 3, 48])
         self.assertEqual(shapes["column_sum"], [2, 30, 9, 48])
@@ -69,8 +58,7 @@ class Explain(Test):
         golden = json.loads((pathlib.Path(__file__).parent / "golden/hidden_norms_smollm2.json").read_text(encoding="utf-8"))
         self.write("tokens.json", json.dumps([golden["tokens"]]))
         self.works("explain", MODEL, "--tokens", "tokens.json", "--perturb", "0", "--arrays", "out.st")
-        shape, _, raw = arrays_of(self.path("out.st"))["hidden_norm"]
-        found = struct.unpack(f"<{len(raw) // 4}f", raw)
+        shape, found = read_safetensors(self.path("out.st"))[0]["hidden_norm"]
         for place, norms in enumerate(golden["norms"]):
             for position, norm in enumerate(norms):
                 self.assertLess(abs(found[place * shape[2] + position] - norm), 0.02 * norm, (place, position))
@@ -80,10 +68,9 @@ class Explain(Test):
         for batch in ("96", "17"):
             self.works("explain", MODEL, "text", "--length", "96", "--prompts", "1", "--batch", batch, "--perturb", "0", "--no-blas", "--kv-type", "f32",
                        "--arrays", f"{batch}.st", "--json", f"{batch}.json")
-        whole, parts = (arrays_of(self.path(f"{b}.st")) for b in ("96", "17"))
+        whole, parts = (read_safetensors(self.path(f"{b}.st"))[0] for b in ("96", "17"))
         for name in ("hidden_norm", "hidden_top", "key_norm", "value_norm"):
-            a, b = (struct.unpack(f"<{len(x[name][2]) // 4}f", x[name][2]) for x in (whole, parts))
-            for x, y in zip(a, b):
+            for x, y in zip(whole[name][1], parts[name][1]):
                 self.assertLess(abs(x - y), 2e-2 * abs(x) + 1e-3, name)
         whole, parts = (self.load(f"{b}.json")["layers"][1:] for b in ("96", "17"))
         for a, b in zip((h for l in whole for h in l["heads"]), (h for l in parts for h in l["heads"])):

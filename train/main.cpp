@@ -8,6 +8,7 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <utility>
 
 #include <malloc.h>
 #include <sys/prctl.h>
@@ -67,9 +68,11 @@ void print_sentence(const std::string& sentence) { std::fputs(fmt::format("sinks
 std::string first_line(const char* what) { return std::string(what).substr(0, std::string_view(what).find('\n')); }
 
 int run_one(const RunConfig& config, const std::string& folder) {
-  for (const std::string& note : notes_before(config)) print_sentence("note: " + note);
   Status status;
+  bool begun = false;
   const Outcome o = train(config, folder, [&](const State& s) {
+    if (!std::exchange(begun, true))
+      for (const std::string& note : notes_of(config)) print_sentence("note: " + note);
     status.show(s);
     return !interrupted;
   });

@@ -1,4 +1,5 @@
 // What `sinkscope-train prepare` starts: a program of its own, since sentencepiece and libtorch cannot be in one process.
+#include <csignal>
 #include <cstdio>
 
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include <fmt/format.h>
 
 #include "data/prepare.h"
+#include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 
 namespace {
@@ -16,10 +18,17 @@ int fail(const std::string& sentence, int code) {
   return code;
 }
 
+void on_interrupt(int signal) {
+  sinkscope::remove_unfinished_files();
+  std::signal(signal, SIG_DFL);
+  std::raise(signal);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   constexpr int kFailed = 1, kWrongUse = 2;
+  for (const int s : {SIGINT, SIGTERM}) std::signal(s, on_interrupt);
   sinkscope::train::PrepareOptions options;
   CLI::App app("Makes a tokenizer and a token file of texts.", "sinkscope-train prepare");
   app.add_option("TEXT", options.texts, "text files; a form feed stands between documents")->required();

@@ -300,7 +300,7 @@ class Trainer {
 
 }  // namespace
 
-std::vector<std::string> notes_before(const RunConfig& config) {
+std::vector<std::string> notes_of(const RunConfig& config) {
   std::vector<std::string> notes;
   if (const std::string blas = blas_library(); !blas.empty() && blas.find("openblas") == std::string::npos && blas.find("mkl") == std::string::npos)
     notes.push_back(fmt::format("products go to '{}', which is some 30 times slower than OpenBLAS; install libopenblas0-openmp", blas));

@@ -36,8 +36,8 @@ struct Outcome {
   double product_gflops = 0;                  // what a plain matrix product reaches on this machine
 };
 
-// What a user must know before it trains: a slow BLAS, and what no file will express.
-std::vector<std::string> notes_before(const RunConfig& config);
+// What a user must know: a slow BLAS, and what no file will express.
+std::vector<std::string> notes_of(const RunConfig& config);
 
 // Trains in `folder`, or goes on where its checkpoint stands: to the same bits as without a stop, for the same number of threads.
 // Throws InputError for a folder of another run, and for wrong data.
