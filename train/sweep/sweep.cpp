@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 #include <sstream>
+#include <utility>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -135,15 +136,17 @@ void draw(const std::vector<Group>& groups, const std::string& title, const char
   std::string script = fmt::format("set terminal svg size 760,420 background rgb 'white'\nset title {} noenhanced\nset xlabel 'tokens trained on, millions'\nset ylabel {}\n"
                                    "set key outside below\nset grid\n", quoted(title), quoted(label));
   std::string plots;
-  for (size_t g = 0; g < groups.size(); ++g)
+  for (size_t g = 0; g < groups.size(); ++g) {
+    bool named = false;
     for (size_t s = 0; s < groups[g].curves.size(); ++s) {
       std::string points;
       for (const Measurement& m : groups[g].curves[s])
         if (!std::isnan(of(m))) points += fmt::format("{} {}\n", static_cast<double>(m.tokens) / 1e6, of(m));
       if (points.empty()) continue;
       script += fmt::format("$d{}_{} << EOD\n{}EOD\n", g, s, points);
-      plots += fmt::format("{}$d{}_{} with lines linewidth 2 linetype {} {}", plots.empty() ? "" : ", ", g, s, g + 1, s == 0 ? fmt::format("title {} noenhanced", quoted(groups[g].name)) : "notitle");
+      plots += fmt::format("{}$d{}_{} with lines linewidth 2 linetype {} {}", plots.empty() ? "" : ", ", g, s, g + 1, std::exchange(named, true) ? "notitle" : fmt::format("title {} noenhanced", quoted(groups[g].name)));
     }
+  }
   if (plots.empty()) return;
   AtomicFile file(path);
   file.write(io::svg_of(script + "plot " + plots + "\n"));
@@ -232,7 +235,7 @@ std::string table_of(const std::vector<Group>& groups, const PlaceOf& place) {
     for (const auto& curve : group.curves) {
       const Place p = place(curve);
       tokens.add(p.read(curve, tokens_of));
-      if (const int at = onset({curve.begin(), curve.begin() + static_cast<std::ptrdiff_t>(p.at) + 1}); at >= 0) set_in.add(tokens_of(curve[at]));
+      if (const int at = onset({curve.begin(), curve.begin() + static_cast<std::ptrdiff_t>(p.share < 1 ? p.at : p.at + 1)}); at >= 0) set_in.add(tokens_of(curve[at]));
     }
     text += fmt::format("| {} | {} | {} | {} |", group.name, group.curves.size(), tokens.text(1),
                         set_in.n == 0 ? "never" : set_in.text(1) + (set_in.n < static_cast<int>(group.curves.size()) ? fmt::format(", {} of {}", set_in.n, group.curves.size()) : ""));

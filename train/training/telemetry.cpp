@@ -162,6 +162,7 @@ Measurement from_json_line(const std::string& line) {
   } catch (const nlohmann::json::exception&) {
     throw InputError(fmt::format("'{}' is no measurement; give a telemetry.jsonl that sinkscope-train wrote", line.substr(0, 60)));
   }
+  if (!m.share && std::abs(m.mass - 1) < 1e-5) m.share = m.alpha;  // a line of before it was measured, of rows that sum to 1
   return m;
 }
 
