@@ -216,6 +216,12 @@ class Reports(Test):
         self.assertEqual([r["lines"] for r in d["runs"]], [lines] * 3)
         self.works("view", "sweep/a", "sweep/c/", "--out", "view.html")
         self.assertEqual([r["name"] for r in json.loads(self.report("view.html").documents[0])["runs"]], ["a", "c"])
+        for schedule, variants in (("constant", {""}), ("cosine", {"training.tokens=64", "training.tokens=128"})):
+            with self.subTest(schedule):
+                for name, seed in (("a", 1), ("b", 2)):
+                    self.write(f"sweep/{name}/run.toml", f"[training]\nseed = {seed}\ntokens = {64 * seed}\nschedule = '{schedule}'\n")
+                self.works("view", "sweep/a", "sweep/b", "--out", "view.html")
+                self.assertEqual({r["variant"] for r in json.loads(self.report("view.html").documents[0])["runs"]}, variants)
         self.write("sweep/b/telemetry.jsonl", "{\"step\": 1}\nno\n")
         self.refused(FAILED, "view", "sweep", "--out", "other.html", says=("telemetry.jsonl, line 2",))
         self.write("sweep/b/run.toml", "[model\n")

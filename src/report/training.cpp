@@ -18,8 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 using session::Json;
 
-constexpr const char* kSeed = "training.seed";
-
 bool is_run(const fs::path& folder) { return fs::exists(folder / "run.toml") && fs::exists(folder / "telemetry.jsonl"); }
 
 Json value_of(const toml::node& node) {
@@ -57,11 +55,16 @@ Json lines_of(const fs::path& path) {
 
 std::string as_text(const Json& value) { return value.is_string() ? value.get<std::string>() : value.dump(); }
 
-// What a run has that not all have, but for its seed.
+// Seeds are not; and at a constant rate a run of fewer tokens is the start of a longer one.
+bool is_of_variant(const std::string& key, const Json& config) {
+  return key != "training.seed" && (key != "training.tokens" || config.value("training.schedule", "") != "constant");
+}
+
+// What a run has that not all have.
 std::string variant_of(const Json& config, const Json& runs) {
   std::vector<std::string> parts;
   for (const auto& [key, value] : config.items())
-    if (key != kSeed && std::ranges::any_of(runs, [&](const Json& other) { return other["config"].value(key, Json()) != value; }))
+    if (is_of_variant(key, config) && std::ranges::any_of(runs, [&](const Json& other) { return other["config"].value(key, Json()) != value; }))
       parts.push_back(fmt::format("{}={}", key, as_text(value)));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
@@ -92,7 +95,7 @@ std::string training_json(const std::vector<std::string>& folders) {
   Json runs = Json::array();
   for (const auto& [name, place] : found) {
     const Json config = config_of(place / "run.toml");
-    runs.push_back({{"name", name}, {"variant", ""}, {"seed", config.value(kSeed, Json())}, {"parameters", nullptr}, {"config", config}, {"lines", lines_of(place / "telemetry.jsonl")}});
+    runs.push_back({{"name", name}, {"variant", ""}, {"seed", config.value("training.seed", Json())}, {"parameters", nullptr}, {"config", config}, {"lines", lines_of(place / "telemetry.jsonl")}});
   }
   for (Json& run : runs) run["variant"] = variant_of(run["config"], runs);
   return session::dumped({{"schema", "sinkscope.training/1"}, {"title", fmt::format("{}", fmt::join(titles, ", "))}, {"runs", runs}});

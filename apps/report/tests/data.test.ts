@@ -142,6 +142,15 @@ describe("training", () => {
     expect(point.high).toBeGreaterThanOrEqual(point.y);
   });
 
+  it("reads runs of unlike lengths between their measurements, and ends each where it ends", () => {
+    const run = (seed: number, lines: Line[]) => ({ name: `${seed}`, variant: "", seed, parameters: null, config: {}, lines });
+    const curve = curveOf({ name: "", runs: [run(1, [line(0, 0), line(4, 0.4), line(8, 0.8)]), run(2, [line(0, 0), line(2, 0.4), line(6, 0.4)])] }, "step", (l) => l.alpha);
+    expect(curve.map((p) => [p.x, p.n])).toEqual([[0, 2], [2, 2], [4, 2], [6, 2], [8, 1]]);
+    expect(curve[1]!.y).toBeCloseTo((0.2 + 0.4) / 2);
+    expect(curve[3]!.low).toBeCloseTo(0.4);
+    expect(curve[3]!.high).toBeCloseTo(0.6);
+  });
+
   it("leaves out what checkpoints do not tell", () => {
     const run = { name: "checkpoints", variant: "", seed: null, parameters: null, config: {}, lines: [line(1, 0.02), line(2, 0.03)].map((l) => ({ ...l, tokens: null, validation: null })) };
     expect(curveOf({ name: "", runs: [run] }, "step", (l) => l.alpha).map((p) => p.x)).toEqual([1, 2]);

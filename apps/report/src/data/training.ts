@@ -40,15 +40,26 @@ export function variantsOf(training: Training): Variant[] {
   return [...variants].map(([name, runs]) => ({ name, runs }));
 }
 
-// At each step that some run of the variant measured: mean, least and most over the seeds.
+// A curve's value at x, between the measurements beside it in proportion; null: it does not go there.
+function valueAt(curve: { x: number; y: number }[], x: number): number | null {
+  const next = curve.findIndex((p) => p.x >= x);
+  if (next < 0) return null;
+  const b = curve[next]!, a = curve[next - 1];
+  if (b.x === x) return b.y;
+  return a ? a.y + ((b.y - a.y) * (x - a.x)) / (b.x - a.x) : null;
+}
+
+// At each step that some run of the variant measured: mean, least and most over the seeds that go there. Runs of unlike lengths measure at unlike steps.
 export function curveOf(variant: Variant, axis: "step" | "tokens", of: (line: Line) => number | null): { x: number; y: number; low: number; high: number; n: number }[] {
-  const at = new Map<number, number[]>();
-  for (const run of variant.runs)
-    for (const line of run.lines) {
-      const x = line[axis], y = of(line);
-      if (isNumber(x) && isNumber(y)) at.set(x, [...(at.get(x) ?? []), y]);
-    }
-  return [...at].sort(([a], [b]) => a - b).map(([x, ys]) => ({ x, y: ys.reduce((a, b) => a + b, 0) / ys.length, low: Math.min(...ys), high: Math.max(...ys), n: ys.length }));
+  const curves = variant.runs.map((run) => run.lines.flatMap((line) => {
+    const x = line[axis], y = of(line);
+    return isNumber(x) && isNumber(y) ? [{ x, y }] : [];
+  }));
+  const places = [...new Set(curves.flat().map((p) => p.x))].sort((a, b) => a - b);
+  return places.map((x) => {
+    const ys = curves.map((curve) => valueAt(curve, x)).filter(isNumber);
+    return { x, y: ys.reduce((a, b) => a + b, 0) / ys.length, low: Math.min(...ys), high: Math.max(...ys), n: ys.length };
+  });
 }
 
 const ABOVE_NULL = 1.5; // as in train/training/telemetry.cpp
