@@ -20,7 +20,6 @@ struct Terminal {
 // Lines without colour that are longer than `width` characters, broken at spaces where there are any.
 std::string wrapped(std::string_view text, int width);
 
-
 // "1 token", "2 tokens".
 std::string counted(int64_t n, std::string_view noun);
 
