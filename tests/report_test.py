@@ -182,10 +182,26 @@ class Reports(Test):
         self.assertEqual(report.names, ["16", "24", "16 (2)"])
         self.assertEqual([json.loads(d)["run"]["length"] for d in report.documents], [16, 24, 16])
 
+    def test_a_damaged_document_is_refused_with_the_place(self):
+        self.works("profile", MODEL, "text", "--length", "16", "--prompts", "1", "--json", "whole.json")
+        for damage, says in ((lambda d: d.pop("layers"), ("its top", "layers")), (lambda d: d.update(sink_rate=5), ("/sink_rate",)),
+                             (lambda d: d["layers"][2]["heads"][1].update(sink_rate_first="much"), ("/layers/2/heads/1/sink_rate_first",)), (lambda d: d["model"].pop("n_head"), ("/model", "n_head"))):
+            document = self.load("whole.json")
+            damage(document)
+            self.write("damaged.json", json.dumps(document))
+            self.refused(FAILED, "view", "whole.json", "damaged.json", "--out", "view.html", says=("damaged.json", "profile/1", *says))
+
+    def test_a_character_of_several_tokens_stands_in_the_first(self):
+        text = "\U0001f469\u200d\U0001f680 \u05e9\u05dc\u05d5\u05dd \u4f60\u597d!"
+        self.write("text", text)
+        self.works("profile", MODEL, "text", "--length", "0", "--bos", "never", "--json", "out.json")
+        [prompt] = self.load("out.json")["prompts"]
+        self.assertEqual("".join(prompt["texts"]), text)
+        self.assertIn("", prompt["texts"])
+
     def test_what_cannot_be_viewed_is_refused(self):
-        model = {"name": "a", "n_layer": 1, "n_head": 1}
-        self.write("profile", json.dumps({"schema": "sinkscope.profile/1", "model": model}))
-        self.write("eval", json.dumps({"schema": "sinkscope.eval/1", "model": model}))
+        self.works("profile", MODEL, "text", "--length", "16", "--prompts", "1", "--json", "profile")
+        self.works("eval", MODEL, "text", "--tokens", "40", "--budget", "40", "--json", "eval")
         self.write("map", json.dumps({"schema": "sinkscope.sinkmap/1"}))
         self.write("foreign", "{}")
         self.write("list", "[1]")

@@ -16,7 +16,7 @@
 namespace sinkscope::cli {
 namespace {
 
-// The first Ctrl-C ends the stream, a second one the program.
+// The first Ctrl-C or SIGTERM ends the stream, a second one the program.
 std::atomic<bool> interrupted = false;
 void on_interrupt(int signal) {
   if (!interrupted.exchange(true)) return;
@@ -35,7 +35,7 @@ void run(const StreamOptions& options) {
   struct sigaction stop {};
   stop.sa_handler = on_interrupt;
   stop.sa_flags = SA_NODEFER;
-  sigaction(SIGINT, &stop, nullptr);
+  for (const int signal : {SIGINT, SIGTERM}) sigaction(signal, &stop, nullptr);
   std::optional<StatusLine> status_line(std::in_place);
   int64_t told = 0;
   constexpr int64_t kPause = 16;  // tokens between two pictures

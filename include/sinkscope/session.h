@@ -71,6 +71,8 @@ class Model {
   bool is_end(int token) const;
   // As it stands in text; control tokens by their name.
   std::string token_text(int token) const;
+  // Of tokens that follow each other: a character whose bytes are spread over several stands in the first of them.
+  std::vector<std::string> token_texts(std::span<const int> tokens) const;
   // No word of text but a mark: BOS, end of turn, padding.
   bool is_control(int token) const;
 

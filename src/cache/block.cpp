@@ -7,8 +7,6 @@
 namespace sinkscope::cache {
 namespace {
 
-constexpr std::align_val_t kAlignment{32};  // rows of F16 in vectors of 32 bytes do not cross lines
-
 std::byte* bytes_of(const attention::Rows& rows) { return const_cast<std::byte*>(rows.data); }
 
 size_t channel_bytes(const Storage& storage, bool settled) {
@@ -46,18 +44,27 @@ attention::Rows Block::values(int row) const {
 std::span<std::byte> Block::data() { return {begin(), data_bytes(*storage_, settled_, capacity_)}; }
 
 BlockPtr::BlockPtr(const Storage& storage, bool settled, int capacity) {
-  const size_t n = sizeof(Block) + Block::data_bytes(storage, settled, capacity);
-  block_ = new (operator new(n, kAlignment)) Block(storage, settled, capacity);
+  block_ = new (storage.slabs->take(sizeof(Block) + Block::data_bytes(storage, settled, capacity))) Block(storage, settled, capacity);
   std::ranges::fill(block_->data(), std::byte{0});
-  *storage.allocated += n;
 }
 
 BlockPtr::~BlockPtr() {
   if (!block_ || --block_->n_owner_ > 0) return;
-  *block_->storage_->allocated -= block_->bytes();
+  Slabs& slabs = *block_->storage_->slabs;
+  const size_t n = block_->bytes();
   block_->~Block();
-  operator delete(block_, kAlignment);
+  slabs.give_back(reinterpret_cast<std::byte*>(block_), n);
 }
+
+BlockPtr BlockPtr::copy() const {
+  BlockPtr copy(*block_->storage_, block_->settled_, block_->capacity_);
+  std::ranges::copy(block_->data(), copy->data().begin());
+  copy->first_ = block_->first_;
+  std::ranges::copy(block_->after_, copy->after_);
+  return copy;
+}
+
+bool BlockPtr::in_closed_slab() const { return block_->storage_->slabs->is_closed(reinterpret_cast<const std::byte*>(block_), block_->bytes()); }
 
 BlockPtr BlockPtr::with_rows(std::span<const int> rows, int capacity) const {
   BlockPtr copy(*block_->storage_, block_->settled_, capacity);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cache/coding.h"
+#include "cache/slabs.h"
 
 namespace sinkscope::cache {
 
@@ -19,7 +20,7 @@ struct Storage {
   int d_key, d_value;
   Precision precision;
   std::shared_ptr<const std::vector<int32_t>> exact;   // positions, in order, whose rows stay F16 whatever the precision
-  std::shared_ptr<std::atomic<size_t>> allocated;      // bytes of all blocks
+  std::shared_ptr<Slabs> slabs;                        // of all layers and forks
 
   // Of rows that come, or of those that have settled.
   const Coding& coding_of(bool settled) const {
@@ -73,6 +74,10 @@ class BlockPtr {
   Block& operator*() const { return *block_; }
   bool shared() const { return block_->n_owner_ > 1; }
   void prefetch() const { __builtin_prefetch(block_); }
+  // The block as it is, elsewhere.
+  BlockPtr copy() const;
+  // Whether it lies where no others should join it.
+  bool in_closed_slab() const;
   // Some rows as they are, in a block of their own that has room for `capacity`.
   BlockPtr with_rows(std::span<const int> rows, int capacity) const;
 

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <numeric>
 #include <utility>
 
 #include <fmt/format.h>
@@ -97,11 +96,7 @@ Head::Part& Head::with_room(int32_t position) {
     add({BlockPtr(*storage_, /*settled=*/false, kBlockRows), 0, 0});
   }
   Part& part = parts_.back();
-  if (part.block.shared()) {
-    std::vector<int> used(part.n_used);
-    std::iota(used.begin(), used.end(), 0);
-    part.block = part.block.with_rows(used, part.block->capacity());
-  }
+  if (part.block.shared()) part.block = part.block.copy();
   return part;
 }
 
@@ -171,6 +166,11 @@ void Head::pack() {
     if (parts_[i].n_used < parts_[i].block->capacity()) parts_[i] = shrunk(parts_[i]);
 }
 
+void Head::leave_closed_slabs() {
+  for (Part& part : parts_)
+    if (!part.block.shared() && part.block.in_closed_slab()) part.block = part.block.copy();
+}
+
 void Head::over_runs(const std::function<void(int, int, const Block&, int)>& body) const {
   constexpr size_t kAhead = 8;  // blocks lie anywhere: their heads come from memory meanwhile
   int row = 0;
@@ -205,7 +205,7 @@ Layer& Memory::layer(int index, int n_head_kv, int d_key, int d_value) {
     if (coding(precision_).settles && (d_key % kCodedUnit != 0 || d_value % kCodedUnit != 0))
       throw InputError(fmt::format("keys of {} numbers and values of {} cannot be kept as {}, which takes {} at once; give --kv-type f16", d_key, d_value,
                                    coding(precision_).name, kCodedUnit));
-    layer.storage = std::make_shared<const Storage>(Storage{kernels_, d_key, d_value, precision_, exact_, allocated_});
+    layer.storage = std::make_shared<const Storage>(Storage{kernels_, d_key, d_value, precision_, exact_, slabs_});
     layer.heads.assign(n_head_kv, Head(layer.storage));
   }
   if (layer.storage->d_key != d_key || layer.storage->d_value != d_value || static_cast<int>(layer.heads.size()) != n_head_kv)
@@ -217,12 +217,21 @@ void Memory::start_batch() {
   if (!holds_base_ && n_past_ - base() >= kEpochTokens) epochs_.push_back({n_past_, n_past_});
 }
 
+void Memory::end_batch(int n_token) {
+  n_past_ += n_token;
+  if (slabs_->free_bytes() * kFreeShare <= slabs_->bytes()) return;
+  slabs_->close_spare();
+  for (Layer& layer : layers_)
+    for (Head& head : layer.heads) head.leave_closed_slabs();
+  slabs_->open_all();
+}
+
 int64_t Memory::base_of(int64_t position) const {
   return std::prev(std::upper_bound(epochs_.begin(), epochs_.end(), position, [](int64_t p, const Epoch& e) { return p < e.first; }))->base;
 }
 
 size_t Memory::bytes() const {
-  size_t n = *allocated_ + epochs_.capacity() * sizeof(Epoch) + layers_.capacity() * sizeof(Layer);
+  size_t n = slabs_->bytes() + epochs_.capacity() * sizeof(Epoch) + layers_.capacity() * sizeof(Layer);
   for (const Layer& layer : layers_) {
     if (layer.queries) n += layer.queries->bytes();
     for (const Head& head : layer.heads) n += sizeof(Head) + head.bookkeeping();

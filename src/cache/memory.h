@@ -1,8 +1,8 @@
 // Owned KV memory of one sequence: each layer and KV head keeps its own rows, as many as a policy leaves it.
 //
 // Rows lie in blocks, in order of position. A row that is dropped leaves a hole in its block; a block without rows is given
-// back, and a head with more holes than a sixteenth of its rows, or two blocks, is packed anew. Nothing is rounded again by
-// that. Blocks are shared by reference between forks of a sequence; what is written to is copied first.
+// back, and a head with more holes than a sixteenth of its rows, or two blocks, is packed anew. Blocks lie in slabs, which are
+// packed too where more than a sixteenth of their bytes is free. Nothing is rounded again by that. Blocks are shared by reference between forks of a sequence; what is written to is copied first.
 #pragma once
 
 #include <cstddef>
@@ -56,6 +56,8 @@ class Head {
   // A number for each row that a policy wants to remember; rows that came later are missing at the end.
   std::vector<float>& notes() { return notes_; }
   const std::vector<float>& notes() const { return notes_; }
+  // Blocks in closed slabs move to others, but for those that are shared.
+  void leave_closed_slabs();
   // For saving: restore() puts a part behind the others.
   std::span<const Part> parts() const { return parts_; }
   void restore(Part part);
@@ -84,6 +86,9 @@ struct Layer {
 
 class Memory {
  public:
+  // One in so many bytes of slabs may be free at the end of a batch.
+  static constexpr size_t kFreeShare = 16;
+
   // Rows at the positions `exact`, in order, stay F16 where the precision is coarser.
   explicit Memory(const attention::Kernels& kernels, Precision precision = Precision::f16, std::vector<int32_t> exact = {})
       : kernels_(&kernels), precision_(precision), exact_(std::make_shared<const std::vector<int32_t>>(std::move(exact))) {}
@@ -114,19 +119,20 @@ class Memory {
   // For models whose positions cannot be moved.
   void hold_base() { holds_base_ = true; }
   bool holds_base() const { return holds_base_; }
-  void end_batch(int n_token) { n_past_ += n_token; }
+  void end_batch(int n_token);
   int64_t base() const { return epochs_.back().base; }
   // The base at the time when this position was computed.
   int64_t base_of(int64_t position) const;
 
-  // Allocated by this memory and its forks together: keys, values, positions, and what blocks and heads take themselves.
+  // Allocated by this memory and its forks together: keys, values, positions, what blocks and heads take themselves, and what is
+  // free in slabs.
   size_t bytes() const;
 
  private:
   const attention::Kernels* kernels_;
   Precision precision_;
   std::shared_ptr<const std::vector<int32_t>> exact_;
-  std::shared_ptr<std::atomic<size_t>> allocated_ = std::make_shared<std::atomic<size_t>>(0);
+  std::shared_ptr<Slabs> slabs_ = std::make_shared<Slabs>();
   std::vector<Layer> layers_;  // by index; without heads: not seen yet
   int64_t n_past_ = 0;
   bool holds_base_ = false;

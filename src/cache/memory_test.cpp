@@ -5,6 +5,8 @@
 #include <map>
 #include <random>
 
+#include <malloc.h>
+
 #include <gtest/gtest.h>
 
 #include "cache/saved.h"
@@ -84,6 +86,69 @@ TEST(Memory, AStreamGivesItsMemoryBack) {
   const size_t block = sizeof(Block) + Block::data_bytes(*layer.storage, true, kBlockRows) + 2 * sizeof(Head::Part);
   EXPECT_LE(most, 2 * (64 / kBlockRows + 2 + 1) * block + 1024);
 }
+
+TEST(Slabs, PiecesLieApartAndAreUsedAgain) {
+  Slabs slabs;
+  std::mt19937 random(1);
+  std::map<std::byte*, size_t> taken;
+  constexpr size_t kSizes[] = {40, 226, 1216, 4128, 20000};
+  size_t most = 0;
+  for (int i = 0; i < 20000; ++i) {
+    if (taken.size() < 300 && (taken.empty() || random() % 2)) {
+      const size_t n = kSizes[random() % std::size(kSizes)];
+      std::byte* piece = slabs.take(n);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(piece) % 32, 0u);
+      const auto [at, is_new] = taken.emplace(piece, n);
+      EXPECT_TRUE(is_new);
+      EXPECT_TRUE(at == taken.begin() || piece >= std::prev(at)->first + std::prev(at)->second);
+      EXPECT_TRUE(std::next(at) == taken.end() || piece + n <= std::next(at)->first);
+      std::fill_n(piece, n, std::byte{0xA5});
+    } else {
+      const auto at = std::next(taken.begin(), static_cast<ptrdiff_t>(random() % taken.size()));
+      EXPECT_EQ(std::count(at->first, at->first + at->second, std::byte{0xA5}), static_cast<ptrdiff_t>(at->second));
+      slabs.give_back(at->first, at->second);
+      taken.erase(at);
+    }
+    most = std::max(most, slabs.bytes());
+  }
+  EXPECT_LT(most, 300 * 20000u);
+  for (const auto& [piece, n] : taken) slabs.give_back(piece, n);
+  EXPECT_EQ(slabs.bytes(), 0u);
+}
+
+TEST(Memory, WhatManyHolesLeaveIsMovedTogether) {
+  Memory memory = filled(3000, Precision::f32);
+  const size_t whole = memory.bytes();
+  std::mt19937 random(1);
+  // Blocks go here and there, whole, until one in ten is left: the holes are in slabs alone.
+  std::vector<bool> stays(3000 / kBlockRows + 1);
+  for (size_t i = 0; i < stays.size(); ++i) stays[i] = random() % 10 == 0;
+  for (Head& head : memory.layers()[0].heads) head.keep(only(3000, [&](int i) { return stays[i / kBlockRows]; }));
+  const std::vector<int> kept = rows_of(memory.layers()[0].heads[1]);
+  const size_t sparse = memory.bytes();
+  memory.end_batch(1);
+  EXPECT_LT(memory.bytes(), sparse / 2);
+  EXPECT_LT(memory.bytes(), whole / 5);
+  EXPECT_EQ(rows_of(memory.layers()[0].heads[0]), kept);
+  EXPECT_EQ(rows_of(memory.layers()[0].heads[1]), kept);
+}
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they have a heap of their own
+TEST(Memory, BytesAreThoseOfTheHeap) {
+  for (const Precision precision : {Precision::f16, Precision::q4c}) {
+    const size_t before = mallinfo2().uordblks + mallinfo2().hblkhd;
+    Memory memory(attention::kernels("auto"), precision);
+    Layer& layer = memory.layer(0, 4, 64, 64);
+    const std::vector<float> row(64, 1);
+    for (int i = 0; i < 4000; ++i)
+      for (Head& head : layer.heads) head.append(i, row.data(), row.data());
+    for (Head& head : layer.heads) head.keep(only(4000, [](int i) { return i % 5 < 2; }));
+    memory.end_batch(4000);
+    const auto taken = static_cast<double>(mallinfo2().uordblks + mallinfo2().hblkhd - before);
+    EXPECT_NEAR(static_cast<double>(memory.bytes()) / taken, 1, .03);  // the heap takes a little for itself
+  }
+}
+#endif
 
 TEST(Memory, ForksShareBlocksUntilOneOfThemWrites) {
   Memory memory = filled(40);
@@ -235,14 +300,15 @@ TEST(Coded, NewestAndExactRowsStayHalvesAndNothingIsRoundedTwice) {
 }
 
 TEST(Coded, FourBitsAreLessThanFiveInAll) {
+  constexpr int kHead = 32;  // of all layers
   Memory memory(attention::kernels("auto"), Precision::q4c, {0, 1, 2, 3});
-  Head& head = memory.layer(0, 1, Rows::kDim, Rows::kDim).heads[0];
+  Layer& layer = memory.layer(0, kHead, Rows::kDim, Rows::kDim);
   Rows rows;
   for (int position = 0; position < 2048; ++position) {
     const std::vector<float> row = rows.next();
-    head.append(position, row.data(), row.data());
+    for (Head& head : layer.heads) head.append(position, row.data(), row.data());
   }
-  EXPECT_LE(8.0 * static_cast<double>(memory.bytes()) / (2048 * 2 * Rows::kDim), 5);
+  EXPECT_LE(8.0 * static_cast<double>(memory.bytes()) / (kHead * 2048 * 2 * Rows::kDim), 5);
   EXPECT_THROW(memory.layer(1, 1, 80, 80), InputError);
 }
 

@@ -42,7 +42,10 @@ void Candidate::skip(std::span<const int> tokens, int first, int n) {
   if (recompute_) return;
   if (first == 0) session_.run(tokens.first(n));
   else session_.append(tokens.subspan(first, n));
+  note_bytes();
 }
+
+void Candidate::note_bytes() { result.kv_bytes = std::max(result.kv_bytes, static_cast<int64_t>(session_.memory_bytes())); }
 
 const std::vector<float>& Candidate::predict(std::span<const int> tokens, int first, int n) {
   const auto start = std::chrono::steady_clock::now();
@@ -57,7 +60,7 @@ const std::vector<float>& Candidate::predict(std::span<const int> tokens, int fi
   stretch.rss = resident_bytes();
   rows_ += n * session_.memory_rows();
   n_token_ += n;
-  result.kv_bytes = std::max(result.kv_bytes, static_cast<int64_t>(session_.memory_bytes()));
+  note_bytes();
   result.tokens_per_second = n_token_ / seconds_;
   if (!recompute_) result.budget_rows = session_.memory_budget();
   result.mean_rows = rows_ / n_token_;
@@ -83,20 +86,23 @@ void Candidate::add(int token, double nll, double kl, bool same_top) {
   n_same_top_ += same_top;
 }
 
-nlohmann::json Candidate::state() const {
-  nlohmann::json stretches = nlohmann::json::array(), losses = nlohmann::json::array();
+nlohmann::json Candidate::state(bool with_memory) const {
+  nlohmann::json stretches = nlohmann::json::array(), losses = nlohmann::json::array(), answers = nlohmann::json::array();
   for (const auto& [index, s] : stretches_) stretches.push_back({index, s.n_token, s.seconds, s.rss});
   for (const auto& [index, l] : losses_) losses.push_back({index, l.sum, l.n});
-  return {{"memory", recompute_ ? nlohmann::json() : nlohmann::json::binary(session_.save())}, {"losses", losses}, {"kl", kl_}, {"n_same_top", n_same_top_},
+  for (const EvalResult::Answer& a : result.answers) answers.push_back({a.length, a.depth, a.line, a.expected, a.found});
+  return {{"answers", answers}, {"memory", recompute_ || !with_memory ? nlohmann::json() : nlohmann::json::binary(session_.save())}, {"losses", losses}, {"kl", kl_}, {"n_same_top", n_same_top_},
           {"stretches", stretches}, {"seconds", seconds_}, {"rows", rows_}, {"n_token", n_token_}, {"kv_bytes", result.kv_bytes}, {"budget_rows", result.budget_rows}};
 }
 
 void Candidate::restore(const nlohmann::json& from) {
-  if (!recompute_) session_.load(from.at("memory").get_binary());
+  if (const auto& memory = from.at("memory"); !memory.is_null()) session_.load(memory.get_binary());
+  for (const auto& a : from.at("answers")) result.answers.push_back({a.at(0), a.at(1), a.at(2), a.at(3), a.at(4)});
   for (const auto& s : from.at("stretches")) stretches_[s.at(0)] = {s.at(1), s.at(2), s.at(3)};
   for (const auto& l : from.at("losses")) losses_[l.at(0)] = {l.at(1), l.at(2)};
   kl_ = from.at("kl"), n_same_top_ = from.at("n_same_top"), seconds_ = from.at("seconds"), rows_ = from.at("rows"), n_token_ = from.at("n_token");
   result.kv_bytes = from.at("kv_bytes"), result.budget_rows = from.at("budget_rows");
+  if (n_token_ > 0) result.tokens_per_second = n_token_ / seconds_, result.mean_rows = rows_ / n_token_;
 }
 
 void Candidate::finish(bool alone) {

@@ -29,7 +29,7 @@ class Candidate {
   const std::vector<float>& predict(std::span<const int> tokens, int first, int n);
 
   // To go on later, and back.
-  nlohmann::json state() const;
+  nlohmann::json state(bool with_memory = true) const;
   void restore(const nlohmann::json& from);
 
   // What was predicted of a token: its negative log likelihood, and how that compares with the first candidate.
@@ -43,6 +43,7 @@ class Candidate {
   EvalResult result;
 
  private:
+  void note_bytes();
   void from_scratch(std::span<const int> tokens, int first, int n);
 
   // Of kTokensPerPoint tokens.

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "io/checked.h"
 #include "io/sha256.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
@@ -17,7 +18,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr const char* kSchema = "sinkscope.eval-state/1";
+constexpr const char* kSchema = "sinkscope.eval-state/2";
 constexpr std::chrono::seconds kBetween{3};
 constexpr std::string_view kWithoutEffect[] = {"--json", "--plot", "--resume", "--threads"};
 
@@ -41,13 +42,8 @@ Checkpoint::Checkpoint(std::string path, const EvalOptions& options, const std::
 
 json Checkpoint::read() const {
   if (path_.empty() || !std::filesystem::exists(path_)) return nullptr;
-  json file;
-  try {
-    file = json::from_cbor(session::read_file(path_));
-    if (file.at("schema") != kSchema) throw InputError("");
-  } catch (const std::exception&) {
-    throw InputError(fmt::format("'{}' is no file of --resume; give another name", path_));
-  }
+  const std::string text = session::read_file(path_);
+  const auto file = json::from_cbor(io::checked_body(text, kSchema, path_, "file of --resume; give another name"));
   if (file.at("run") != run_) throw InputError(fmt::format("'{}' is of a run with other options, another model or text; give these, or another name", path_));
   return file.at("state");
 }
@@ -55,10 +51,9 @@ json Checkpoint::read() const {
 bool Checkpoint::is_due() const { return !path_.empty() && std::chrono::steady_clock::now() - last_ >= kBetween; }
 
 void Checkpoint::write(const json& state) {
-  const std::vector<uint8_t> bytes = json::to_cbor({{"schema", kSchema}, {"run", run_}, {"state", state}});
+  const std::vector<uint8_t> bytes = json::to_cbor({{"run", run_}, {"state", state}});
   AtomicFile file(path_);
-  file.write({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
-  file.commit();
+  io::write_checked(file, kSchema, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   last_ = std::chrono::steady_clock::now();
 }
 

@@ -1,4 +1,4 @@
-// A run that was interrupted goes on: what it knew at a moment, in a file (CBOR).
+// A run that was interrupted goes on: what it knew at a moment, in a file (io/checked.h, CBOR).
 #pragma once
 
 #include <chrono>

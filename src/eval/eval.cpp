@@ -39,7 +39,6 @@ void check(const EvalOptions& o) {
   at_least("--skip", o.skip, 0);
   if (o.task != "text" && o.task != "needle" && o.task != "lines") throw UsageError(fmt::format("--task '{}' is unknown; use text, needle or lines", o.task));
   if (o.task == "text" && o.text.empty()) throw UsageError("TEXT is missing; give a file, or --task needle or lines, which make their own");
-  if (o.task != "text" && !o.resume.empty()) throw UsageError(fmt::format("--resume is for texts, not for --task {}; leave it away", o.task));
   if (o.task != "text" && (!o.text.empty() || o.tokens == 0 || o.skip > 0))
     throw UsageError(fmt::format("--task {} makes a text of its own, of --tokens; give no TEXT, no --skip, and how many", o.task));
   if (o.tokens > 0 && o.skip > o.tokens - 2) throw UsageError(fmt::format("--skip {} leaves nothing of {} tokens to predict; use {} or less", o.skip, o.tokens, o.tokens - 2));
@@ -123,8 +122,9 @@ Eval evaluate(const EvalOptions& o, const Progress& progress) {
     }
   }
   e.notes.insert(e.notes.end(), candidates[0]->notes().begin(), candidates[0]->notes().end());
+  for (const std::string& policy : policy::unprotected(o.protect, o.policies)) e.notes.push_back(fmt::format("policy {} keeps the newest rows alone: --protect is for the others", policy));
 
-  if (asks) eval_run::ask(model, o, e.bos, candidates, progress);
+  if (asks) eval_run::ask(model, o, e.bos, candidates, checkpoint, progress);
   else eval_run::predict(model, o, tokens, candidates, checkpoint, progress);
   for (const auto& c : candidates) {
     if (!asks) c->finish(o.alone);

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kTokensOfFiller = 24, kTokensOfLine = 20;  // about: how long texts become
 constexpr int kLinesBetween = 10, kLinesBack = 20;
+constexpr int kLeastTokens = 128;  // of a needle's text: a quarter of it must hold the needle
 
 std::string some_number(std::mt19937& random) { return std::to_string(10000 + random() % 90000); }
 
@@ -59,29 +60,48 @@ std::string digits_of(const std::string& text) {
   return {begin, std::find_if_not(begin, text.end(), is_digit)};
 }
 
-void ask(const Model& model, const EvalOptions& o, bool bos, std::vector<std::unique_ptr<Candidate>>& candidates, const Progress& progress) {
-  constexpr int kMostTokens = 12;  // of an answer
+namespace {
+
+// The answer to a question that stands behind `tokens`, of which the first n_run are in the candidate's memory.
+std::string answer(const Model& model, Candidate& c, std::vector<int>& tokens, size_t& n_run, size_t n_digit) {
+  constexpr int kMostTokens = 12;
+  c.skip(tokens, static_cast<int>(n_run), static_cast<int>(tokens.size() - 1 - n_run));
+  std::string text;
+  for (int i = 0; i < kMostTokens && text.find('\n') == std::string::npos && digits_of(text).size() < n_digit; ++i) {
+    n_run = tokens.size();
+    const std::vector<float>& logits = c.predict(tokens, static_cast<int>(n_run) - 1, 1);
+    tokens.push_back(static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
+    text += model.token_text(tokens.back());
+  }
+  return digits_of(text).substr(0, n_digit);
+}
+
+}  // namespace
+
+void ask(const Model& model, const EvalOptions& o, bool bos, std::vector<std::unique_ptr<Candidate>>& candidates, Checkpoint& checkpoint, const Progress& progress) {
   const std::vector<Question> questions = o.task == "needle" ? needle(o.tokens, o.seed) : lines(o.tokens, o.seed);
-  if (questions.empty()) throw UsageError(fmt::format("--tokens {} is too short for a question of task {}; use more", o.tokens, o.task));
-  int64_t done = 0;
-  for (const auto& c : candidates) {
-    std::vector<int> tokens;
-    size_t n_run = 0;
-    for (const Question& q : questions) {
-      if (q.starts_anew) tokens.assign(bos ? 1 : 0, model.info().bos), n_run = 0;
-      for (const int t : model.tokenize(q.text)) tokens.push_back(t);
-      c->skip(tokens, static_cast<int>(n_run), static_cast<int>(tokens.size() - 1 - n_run));
-      std::string text;
-      for (int i = 0; i < kMostTokens && text.find('\n') == std::string::npos; ++i) {
-        n_run = tokens.size();
-        const std::vector<float>& logits = c->predict(tokens, static_cast<int>(n_run) - 1, 1);
-        tokens.push_back(static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-        text += model.token_text(tokens.back());
-        if (const std::string digits = digits_of(text); digits.size() >= q.answer.size()) break;
-      }
-      c->result.answers.push_back({.length = q.length, .depth = q.depth, .line = q.line, .expected = q.answer, .found = digits_of(text)});
-      if (progress) progress("questions", ++done, static_cast<int64_t>(questions.size() * candidates.size()));
+  if (questions.empty() || (o.task == "needle" && o.tokens < kLeastTokens)) throw UsageError(fmt::format("--tokens {} is too short for a question of task {}; use more", o.tokens, o.task));
+  // One candidate after the other, each asked all questions.
+  std::vector<int> tokens;
+  size_t n_run = 0, done = 0;
+  if (const nlohmann::json state = checkpoint.read(); !state.is_null()) {
+    done = state.at("done"), n_run = state.at("n_run"), tokens = state.at("tokens").get<std::vector<int>>();
+    for (size_t c = 0; c < state.at("candidates").size(); ++c) candidates[c]->restore(state.at("candidates").at(c));
+  }
+  for (; done < questions.size() * candidates.size(); ++done) {
+    const size_t now = done / questions.size();
+    if (checkpoint.is_due()) {
+      nlohmann::json states = nlohmann::json::array();
+      for (size_t c = 0; c <= now; ++c) states.push_back(candidates[c]->state(/*with_memory=*/c == now));
+      checkpoint.write({{"done", done}, {"n_run", n_run}, {"tokens", tokens}, {"candidates", states}});
     }
+    const Question& q = questions[done % questions.size()];
+    Candidate& c = *candidates[now];
+    if (q.starts_anew) tokens.assign(bos ? 1 : 0, model.info().bos), n_run = 0;
+    for (const int t : model.tokenize(q.text)) tokens.push_back(t);
+    const std::string found = answer(model, c, tokens, n_run, q.answer.size());
+    c.result.answers.push_back({.length = q.length, .depth = q.depth, .line = q.line, .expected = q.answer, .found = found});
+    if (progress) progress("questions", static_cast<int64_t>(done) + 1, static_cast<int64_t>(questions.size() * candidates.size()));
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "eval/candidate.h"
+#include "eval/checkpoint.h"
 
 namespace sinkscope::eval_run {
 
@@ -30,6 +31,7 @@ std::string digits_of(const std::string& text);
 
 // Asks each candidate. What is answered stays in its memory, as in a conversation. Throws UsageError where there is no room for a
 // question.
-void ask(const Model& model, const EvalOptions& options, bool bos, std::vector<std::unique_ptr<Candidate>>& candidates, const Progress& progress);
+void ask(const Model& model, const EvalOptions& options, bool bos, std::vector<std::unique_ptr<Candidate>>& candidates, Checkpoint& checkpoint,
+         const Progress& progress);
 
 }  // namespace sinkscope::eval_run

@@ -26,6 +26,7 @@ int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<
   // The newest observation and notes grow with the rows, into up to twice the room.
   const int n_observation = observe.n_observation(), n_growing = (n_observation > 0) + observe.notes;
   const double observed = 1.0 * sizeof(float) * (n_observation + n_growing), observations = 2.0 * sizeof(cache::Observation) * n_observation;
+  constexpr double kFree = cache::Memory::kFreeShare / (cache::Memory::kFreeShare - 1.0);
   double of_row = 0, fixed = 1 << 16;
   for (size_t i = 0; i < memory.layers().size(); ++i) {
     const cache::Layer& layer = memory.layers()[i];
@@ -33,7 +34,7 @@ int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<
     if (layer.queries) fixed += static_cast<double>(layer.queries->bytes());
     const auto row_of = [&](bool settled, int rows_of_block) {
       const auto block = static_cast<double>(sizeof(cache::Block) + cache::Block::data_bytes(*layer.storage, settled, rows_of_block));
-      return kHoles * (block + kPart) / rows_of_block;
+      return kHoles * (kFree * block + kPart) / rows_of_block;
     };
     const double kept = row_of(true, scattered ? 1 : cache::kBlockRows), kept_by_window = row_of(true, cache::kBlockRows), fresh = row_of(false, cache::kBlockRows);
     const int keeps = window(static_cast<int>(i));
@@ -43,7 +44,7 @@ int rows_within(int64_t bytes, const cache::Memory& memory, const std::function<
   }
   const double rows = of_row > 0 ? (static_cast<double>(bytes) - fixed) / of_row : 1e9;
   if (rows < 1)
-    throw UsageError(fmt::format("{} bytes are too little for this model's keys and values, which take {:.0f}; give more", bytes, fixed));
+    throw UsageError(fmt::format("--kv-budget of {} bytes is too little: this model takes {:.0f} before a policy keeps a row; give more", bytes, fixed));
   return static_cast<int>(std::min(rows, 1e9));
 }
 

@@ -5,38 +5,67 @@
 #include <cmath>
 #include <numeric>
 #include <random>
+#include <utility>
 
 #include <gtest/gtest.h>
 
 #include "attention/attend.h"
 #include "attention/reference.h"
+#include "backend/owned.h"
 #include "policy/protect.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::policy {
 namespace {
 
-constexpr int kRow = 70, kHeadKv = 2, kHead = 6, kDim = 32;
+constexpr int kRow = 70, kHeadKv = 2, kHead = 6, kGroup = kHead / kHeadKv, kDim = 32;
+constexpr float kScale = .2f;
+
+std::vector<float> filled(std::mt19937& random, size_t n) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(n);
+  for (float& v : values) v = normal(random);
+  return values;
+}
+
+std::vector<uint16_t> causal(int n) {
+  std::vector<uint16_t> mask(static_cast<size_t>(n) * n);
+  for (int i = 0; i < n; ++i) std::fill(mask.begin() + i * n + i + 1, mask.begin() + (i + 1) * n, 0xFC00);
+  return mask;
+}
+
+// Attention on heads that have room for `stride` rows each.
+attention::Call call_on(const float* q, const float* k, const float* v, int stride, std::vector<float>& out) {
+  attention::Call c;
+  c.layer = 0;
+  c.n_head = kHead;
+  c.n_head_kv = kHeadKv;
+  c.d_key = c.d_value = kDim;
+  c.q = q;
+  c.q_query_stride = kDim;
+  c.q_head_stride = static_cast<size_t>(stride) * kDim;
+  const auto rows = [&](const float* data) {
+    return attention::Rows{.data = reinterpret_cast<const std::byte*>(data), .key_stride = kDim * sizeof(float), .head_stride = c.q_head_stride * sizeof(float)};
+  };
+  c.k = rows(k);
+  c.v = rows(v);
+  c.scale = kScale;
+  out.resize(static_cast<size_t>(kHead) * stride * kDim);
+  c.out = out.data();
+  return c;
+}
 
 // A layer after one batch of kRow tokens, and its whole map.
 class Seen {
  public:
   explicit Seen(cache::Observe observe, int n_batch = 1) : memory_(attention::kernels("auto"), cache::Precision::f32) {
     std::mt19937 random(11);
-    std::normal_distribution<float> normal;
-    const auto filled = [&](size_t n) {
-      std::vector<float> values(n);
-      for (float& v : values) v = normal(random);
-      return values;
-    };
-    q_ = filled(static_cast<size_t>(kHead) * kRow * kDim);
-    k_ = filled(static_cast<size_t>(kHeadKv) * kRow * kDim);
-    v_ = filled(k_.size());
+    q_ = filled(random, static_cast<size_t>(kHead) * kRow * kDim);
+    k_ = filled(random, static_cast<size_t>(kHeadKv) * kRow * kDim);
+    v_ = filled(random, k_.size());
     for (int h = 0; h < kHeadKv; ++h)  // no two keys are as long as each other, and the first is a sink
       for (int row = 0; row < kRow; ++row)
         for (int i = 0; i < kDim; ++i) k_[(static_cast<size_t>(h) * kRow + row) * kDim + i] *= row == 0 ? .2f : 1 + static_cast<float>(row * 37 % 70) / 70;
-    mask_.assign(static_cast<size_t>(kRow) * kRow, 0);
-    for (int i = 0; i < kRow; ++i) std::fill(mask_.begin() + i * kRow + i + 1, mask_.begin() + (i + 1) * kRow, 0xFC00);
     weights = attention::reference(call(0, kRow)).weights;
 
     cache::Observer observer(attention::kernels("auto"), observe);
@@ -56,7 +85,6 @@ class Seen {
   // Attention of the queries [first, kRow) to a row, mean over the query heads of a KV head.
   double mass(int head_kv, int row, int first) const {
     double sum = 0;
-    constexpr int kGroup = kHead / kHeadKv;
     for (int h = head_kv * kGroup; h < (head_kv + 1) * kGroup; ++h)
       for (int i = first; i < kRow; ++i) sum += weights[(static_cast<size_t>(h) * kRow + i) * kRow + row];
     return sum / kGroup;
@@ -70,7 +98,7 @@ class Seen {
   const float* query(int head, int row) const { return q_.data() + (static_cast<size_t>(head) * kRow + row) * kDim; }
   // The queries as if they had been rotated by their row's number.
   void observe_queries(const cache::Rotation& rotation) {
-    layer_->queries.emplace(kHead, kDim, .2f, rotation);
+    layer_->queries.emplace(kHead, kDim, kScale, rotation);
     for (int h = 0; h < kHead; ++h)
       for (int row = 0; row < kRow; ++row) layer_->queries->add(h, row, query(h, row));
     memory_.end_batch(kRow);
@@ -80,29 +108,17 @@ class Seen {
 
  private:
   attention::Call call(int first, int end) {
-    attention::Call c;
-    c.layer = 0;
+    attention::Call c = call_on(q_.data() + static_cast<size_t>(first) * kDim, k_.data(), v_.data(), kRow, out_);
     c.n_query = end - first;
     c.n_key = end;
-    c.n_head = kHead;
-    c.n_head_kv = kHeadKv;
-    c.d_key = c.d_value = kDim;
-    c.q = q_.data() + static_cast<size_t>(first) * kDim;
-    c.q_query_stride = kDim;
-    c.q_head_stride = kRow * kDim;
-    c.k = {reinterpret_cast<const std::byte*>(k_.data()), kDim * 4, kRow * kDim * 4, 0, attention::Element::f32, nullptr};
-    c.v = {reinterpret_cast<const std::byte*>(v_.data()), kDim * 4, kRow * kDim * 4, 0, attention::Element::f32, nullptr};
     c.mask = {mask_.data() + static_cast<size_t>(first) * kRow, kRow, 0, 0, 1, 1};
-    c.scale = .2f;
-    out_.resize(static_cast<size_t>(kHead) * kRow * kDim);
-    c.out = out_.data();
     return c;
   }
 
   cache::Memory memory_;
   cache::Layer* layer_ = nullptr;
   std::vector<float> q_, k_, v_, out_;
-  std::vector<uint16_t> mask_;
+  std::vector<uint16_t> mask_ = causal(kRow);
 };
 
 // The rows that a plain sort leaves: those that must stay, then by score, later ones first.
@@ -126,14 +142,21 @@ std::vector<bool> last(int n, std::vector<int> others = {}) {
   return must;
 }
 
+std::vector<double> mean_of_five(const std::vector<double>& scores) {
+  const int n_row = static_cast<int>(scores.size());
+  std::vector<double> means(n_row);
+  for (int row = 0; row < n_row; ++row) {
+    int n = 0;
+    for (int i = std::max(0, row - 2); i <= std::min(n_row - 1, row + 2); ++i, ++n) means[row] += scores[i];
+    means[row] /= n;
+  }
+  return means;
+}
+
 std::vector<double> snap_scores(const Seen& seen, int head, int window) {
   std::vector<double> scores(kRow);
-  for (int row = 0; row < kRow; ++row) {
-    int n = 0;
-    for (int i = std::max(0, row - 2); i <= std::min(kRow - 1, row + 2); ++i, ++n) scores[row] += seen.mass(head, i, kRow - window);
-    scores[row] /= n;
-  }
-  return scores;
+  for (int row = 0; row < kRow; ++row) scores[row] = seen.mass(head, row, kRow - window);
+  return mean_of_five(scores);
 }
 
 TEST(Policy, WindowAndStreaming) {
@@ -350,6 +373,198 @@ TEST(Policy, NamesAndRowsAreChecked) {
   for (const char* wrong : {"", "first", "first:", "first:-1", "first:2x", "first:99999999999", "last:3"}) EXPECT_THROW(protected_positions(wrong, "f16", {}), UsageError) << wrong;
   EXPECT_THROW(protected_positions("sinkmap:/nowhere", "f16", {}), InputError);
 }
+
+// --- Through many evictions: what is remembered of rows has to go along with them.
+
+constexpr int kBatches[] = {8, 8, 8, 8, 8, 8, 8, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 8, 2, 8, 8, 5, 8};
+constexpr int kMost = std::ranges::max(kBatches), kToken = std::accumulate(std::begin(kBatches), std::end(kBatches), 0), kOut = 20;
+
+std::vector<double> softmax(std::vector<double> logits) {
+  double sum = 0;
+  for (double& x : logits) sum += x = std::exp(x);
+  for (double& x : logits) x /= sum;
+  return logits;
+}
+
+// A layer's text in batches, and what is kept of it: positions, beside the whole map of attention, which no eviction touches.
+class PlainLayer {
+ public:
+  struct Rule {
+    std::string_view policy;
+    std::vector<double> (PlainLayer::*scores)(int h, int window) const;
+    int budget, window = 0, n_first = 0;  // rows; the last and the first ones stay
+  };
+
+  explicit PlainLayer(int seed) {
+    std::mt19937 random(seed);
+    q_ = filled(random, static_cast<size_t>(kHead) * kToken * kDim);
+    k_ = filled(random, static_cast<size_t>(kHeadKv) * kToken * kDim);
+    v_ = filled(random, k_.size());
+    projection = {filled(random, static_cast<size_t>(kOut) * kHead * kDim), kHead * kDim};
+    // The second KV head has a sink, which leaves next to nothing to others.
+    for (int i = 0; i < kGroup * kToken; ++i) q_[(static_cast<size_t>(kGroup) * kToken + i) * kDim] = 3;
+    k_[static_cast<size_t>(kToken) * kDim] = 15;
+  }
+
+  // Of the next n tokens.
+  attention::Call call(int n) {
+    attention::Call c = call_on(at(q_, 0, ends_.back()), at(k_, 0, ends_.back()), at(v_, 0, ends_.back()), kToken, out_);
+    c.n_query = c.n_key = n;
+    c.mask = {mask_.data(), kMost, 0, 0, 1, 1};
+    return c;
+  }
+
+  // Their queries over what is kept and, one after the other, themselves.
+  void see(int n) {
+    for (int h = 0; h < kHeadKv; ++h)
+      for (int i = ends_.back(); i < ends_.back() + n; ++i) {
+        positions[h].push_back(i);
+        for (int head = h * kGroup; head < (h + 1) * kGroup; ++head) {
+          const std::vector<double> weights = softmax(each(h, [&](int p) { return kScale * dot(at(q_, head, i), at(k_, h, p)); }));
+          for (size_t r = 0; r < weights.size(); ++r) map_[h][i][positions[h][r]] += weights[r] / kGroup;
+        }
+      }
+    ends_.push_back(ends_.back() + n);
+  }
+
+  // Before they come, in the first layer or the second of two.
+  void make_room(const Rule& rule, bool is_first, int n) {
+    const int n_last = rule.policy == "h2o" ? std::max(0, rule.budget / 2 - n) : rule.window;
+    const double beside = rule.budget - rule.window, least = beside / 20;  // of pyramidkv
+    const int share = (rule.policy == "pyramidkv" ? rule.window + static_cast<int>(is_first ? 2 * beside - least : least) : rule.budget) - n;
+    std::vector<double> scores[kHeadKv], offers[kHeadKv];
+    for (int h = 0; h < kHeadKv; ++h) {
+      scores[h] = (this->*rule.scores)(h, rule.window);
+      std::fill(scores[h].end() - std::min(scores[h].size(), static_cast<size_t>(n_last)), scores[h].end(), INFINITY);
+      for (size_t r = 0; r < scores[h].size() && positions[h][r] < rule.n_first; ++r) scores[h][r] = INFINITY;
+      offers[h] = scores[h];
+      std::ranges::sort(offers[h], std::greater());
+      offers[h].resize(offers[h].size() + 2 * kToken, -1);
+    }
+    int most[kHeadKv] = {share, share};
+    if (rule.policy == "adakv") {  // a fifth of the even share, or the window; then row by row to the head that offers more
+      most[0] = most[1] = std::max(share / 5, std::min(share, rule.window));
+      while (most[0] + most[1] < 2 * share) ++most[offers[0][most[0]] > offers[1][most[1]] ? 0 : 1];
+    }
+    for (int h = 0; h < kHeadKv; ++h) {
+      const std::vector<bool> kept = plainly(scores[h], std::vector<bool>(scores[h].size()), most[h]);
+      for (size_t r = 0; const int p : std::exchange(positions[h], {}))
+        if (kept[r++]) positions[h].push_back(p);
+    }
+  }
+
+  std::vector<double> recent(int h, int) const { return each(h, [](int p) { return p; }); }
+  std::vector<double> all_attention(int h, int) const { return each(h, [&](int p) { return mass(h, p, 0); }); }
+  std::vector<double> newest_attention(int, int) const { return each(0, [&](int p) { return mass(0, p, ends_.back() - 1) + mass(1, p, ends_.back() - 1); }); }
+  // Of the last queries: whole batches, of which small ones count together.
+  std::vector<double> snap(int h, int window) const {
+    std::vector<int> begins;
+    for (size_t i = 1; i < ends_.size(); ++i)
+      if (begins.empty() || ends_[i] - begins.back() > window / 4) begins.push_back(std::max(ends_[i - 1], ends_[i] - window));
+    while (begins.size() > 1 && ends_.back() - begins.back() < window) begins.pop_back();
+    return mean_of_five(each(h, [&](int p) { return mass(h, p, begins.back()); }));
+  }
+  std::vector<double> critical(int h, int window) const {
+    std::vector<double> scores = snap(h, window);
+    for (size_t r = 0; r < scores.size(); ++r) {
+      double sum = 0;
+      for (int i = 0; i < kOut; ++i)
+        for (int head = h * kGroup; head < (h + 1) * kGroup; ++head) sum += std::abs(dot(at(v_, h, positions[h][r]), projection.weights.data() + (i * kHead + head) * kDim));
+      scores[r] *= sum;
+    }
+    return scores;
+  }
+  std::vector<double> foreseen(int h, int) const {
+    std::vector<double> scores(positions[h].size());
+    for (int head = h * kGroup; head < (h + 1) * kGroup; ++head) {
+      const std::vector<double> weights = softmax(each(h, [&](int p) {
+        double mean = 0, square = 0;
+        for (int i = 0; i < ends_.back(); ++i) {
+          const double logit = kScale * dot(at(q_, head, i), at(k_, h, p));
+          mean += logit / ends_.back(), square += logit * logit / ends_.back();
+        }
+        return mean + (square - mean * mean) / 2;
+      }));
+      for (size_t r = 0; r < scores.size(); ++r) scores[r] += weights[r] * norm(v_, h, positions[h][r]);
+    }
+    return scores;
+  }
+  std::vector<double> shortness(int h, int) const { return each(h, [&](int p) { return -norm(k_, h, p); }); }
+  std::vector<double> difference(int h, int) const {
+    return each(h, [&](int p) {
+      double sum = 0;
+      for (const int other : positions[h]) sum -= dot(at(k_, h, p), at(k_, h, other)) / norm(k_, h, p) / norm(k_, h, other);
+      return sum;
+    });
+  }
+
+  std::vector<int32_t> positions[kHeadKv];
+  Projection projection;
+
+ private:
+  static const float* at(const std::vector<float>& rows, int head, int token) { return rows.data() + (static_cast<size_t>(head) * kToken + token) * kDim; }
+  static double dot(const float* a, const float* b) { return std::inner_product(a, a + kDim, b, 0.0); }
+  static double norm(const std::vector<float>& rows, int head, int token) { return std::sqrt(dot(at(rows, head, token), at(rows, head, token))); }
+  template <class Score>
+  std::vector<double> each(int h, const Score& score) const {
+    std::vector<double> scores;
+    for (const int p : positions[h]) scores.push_back(score(p));
+    return scores;
+  }
+  double mass(int h, int position, int first_query) const {
+    double sum = 0;
+    for (int i = first_query; i < ends_.back(); ++i) sum += map_[h][i][position];
+    return sum;
+  }
+
+  std::vector<float> q_, k_, v_, out_;  // [n_head or n_head_kv, n_token, d]
+  std::vector<uint16_t> mask_ = causal(kMost);
+  std::vector<int> ends_ = {0};         // of batches
+  double map_[kHeadKv][kToken][kToken] = {};  // of query and key, mean over the query heads
+};
+
+class PolicyTest : public testing::TestWithParam<PlainLayer::Rule> {};
+
+TEST_P(PolicyTest, KeepsWhatAPlainVersionKeepsThroughManyEvictions) {
+  const PlainLayer::Rule rule = GetParam();
+  std::vector<PlainLayer> plain = {PlainLayer(20), PlainLayer(21)};
+  const auto policy = make(std::string(rule.policy), {.budget = rule.budget, .n_batch = kMost, .sinks = rule.n_first, .output_projection = [&](int l) { return plain[l].projection; }, .window = rule.window});
+  const attention::Kernels& kernels = attention::kernels("auto");
+  backend::OwnedMemory owned(cache::Memory(kernels, cache::Precision::f32), backend::Positions::gaps, {}, kernels, policy->observe());
+  attention::Workspace work;
+  const ggml_tensor node{};  // its queries were not rotated
+  int n_eviction = 0;
+  for (const int n : kBatches) {
+    for (int l = 0; cache::Layer& layer : owned.memory().layers()) {
+      policy->note(layer, l);
+      const Kept kept = policy->keep({.layer = layer, .memory = owned.memory(), .index = l, .n_layer = 2, .n_new = n});
+      plain[l].make_room(rule, l == 0, n);
+      for (int h = 0; h < kHeadKv; ++h) {
+        n_eviction += std::ranges::count(kept[h], false) > 0;
+        layer.heads[h].keep(kept[h]);
+        ASSERT_EQ(layer.heads[h].positions(), plain[l].positions[h]) << "layer " << l << ", head " << h << ", eviction " << n_eviction;
+      }
+      ++l;
+    }
+    owned.memory().start_batch();
+    for (int l = 0; l < 2; ++l) {
+      attention::Call call = plain[l].call(n);
+      call.layer = l;
+      owned.attend(&node, call, {}, kernels, 1, work, attention::Way::best);
+      plain[l].see(n);
+    }
+    owned.memory().end_batch(n);
+  }
+  EXPECT_GE(n_eviction, 10 * 2 * kHeadKv);
+}
+
+// The head with the sink wins few rows: beside a window of one, it has what the floor of adakv gives it.
+constexpr PlainLayer::Rule kRules[] = {{"window", &PlainLayer::recent, 24}, {"streaming", &PlainLayer::recent, 24, 0, 4}, {"h2o", &PlainLayer::all_attention, 24},
+                                       {"tova", &PlainLayer::newest_attention, 24}, {"snapkv", &PlainLayer::snap, 24, 12}, {"pyramidkv", &PlainLayer::snap, 24, 12},
+                                       {"adakv", &PlainLayer::snap, 24, 10}, {"adakv", &PlainLayer::snap, 40, 1}, {"criticalkv", &PlainLayer::critical, 24, 10},
+                                       {"expected", &PlainLayer::foreseen, 24}, {"knorm", &PlainLayer::shortness, 24}, {"keydiff", &PlainLayer::difference, 24}};
+INSTANTIATE_TEST_SUITE_P(Rules, PolicyTest, testing::ValuesIn(kRules),
+                         [](const auto& p) { return std::string(p.param.policy) + '_' + std::to_string(p.param.budget); });
 
 }  // namespace
 }  // namespace sinkscope::policy

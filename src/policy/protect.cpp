@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <iterator>
 #include <numeric>
 
 #include <fmt/format.h>
@@ -40,9 +41,15 @@ std::vector<int32_t> protected_positions(const std::string& text, const std::str
   return first_positions(n);
 }
 
-void check_protects(const std::string& text, std::span<const std::string> policies) {
+std::vector<std::string> unprotected(const std::string& text, std::span<const std::string> policies) {
   const auto protects = [](const std::string& policy) { return std::ranges::any_of(kinds(), [&](const Kind& k) { return k.protects && k.name == policy; }); };
-  if (text != "auto" && text != "none" && std::ranges::none_of(policies, protects))
+  std::vector<std::string> others;
+  if (text != "auto" && text != "none") std::ranges::remove_copy_if(policies, std::back_inserter(others), protects);
+  return others;
+}
+
+void check_protects(const std::string& text, std::span<const std::string> policies) {
+  if (text != "auto" && text != "none" && unprotected(text, policies).size() == policies.size())
     throw UsageError(fmt::format("--protect {} asks for rows to stay, and {} keeps the newest alone; leave it away, or use streaming", text, fmt::join(policies, " and ")));
 }
 

@@ -17,6 +17,9 @@ std::vector<int32_t> first_positions(int n);  // 0, 1, ... n - 1
 // that is no sink map of the subject.
 std::vector<int32_t> protected_positions(const std::string& text, const std::string& kv_type, const Subject& subject);
 
+// Of the policies, those that keep none of the rows that are asked for.
+std::vector<std::string> unprotected(const std::string& text, std::span<const std::string> policies);
+
 // Throws UsageError where rows are asked for that none of the policies would keep.
 void check_protects(const std::string& text, std::span<const std::string> policies);
 

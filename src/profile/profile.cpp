@@ -113,7 +113,8 @@ std::vector<PromptTokens> named(const std::vector<Prompt>& prompts, const Model&
   for (const Prompt& p : prompts) {
     PromptTokens& named = all.emplace_back();
     named.tokens = p;
-    for (const int token : p) named.texts.push_back(model.token_text(token)), named.special.push_back(model.is_control(token));
+    named.texts = model.token_texts(p);
+    for (const int token : p) named.special.push_back(model.is_control(token));
   }
   return all;
 }

@@ -51,7 +51,8 @@ struct Panel {
   std::function<void(Svg&, double top)> draw;
 };
 
-std::string stacked(const std::string& title, const std::string& sentence, const std::vector<Panel>& panels) {
+std::string stacked(const std::string& title, std::string sentence, const std::vector<Panel>& panels) {
+  std::erase(sentence, '`');  // around tokens, for terminals
   const std::vector<std::string> lines = wrapped(sentence, kWidth - 2 * kMargin, 12.5);
   double height = kMargin + 26 + 18 * static_cast<double>(lines.size());
   const double first = height;
@@ -234,9 +235,9 @@ std::vector<Panel> explained_panels(const json& explained) {
   for (const auto& [title, first, median, sinks] :
        {std::tuple("Length of hidden states behind each layer (-1: before the first)", "/hidden/norm_first", "/hidden/norm_median", "/hidden/norm_sinks"),
         {"Length of values (sinks drain theirs)", "/value_norm_first", "/value_norm_median", "/value_norm_sinks"}}) {
-    std::vector<Curve> curves = {{"first token", over_layers(explained, first), {palette().series[1], 2}},
-                                 {"sink tokens", over_layers(explained, sinks), {palette().ink, 1.5, "2 5"}},
-                                 {"median of the others", over_layers(explained, median), {palette().series[0], 2}}};
+    std::vector<Curve> curves = {{"first token", over_layers(explained, first), {palette().series[0], 2}},
+                                 {"sink tokens", over_layers(explained, sinks), {palette().series[1], 1.5, "7 5"}},
+                                 {"median of the others", over_layers(explained, median), {palette().series[2], 2}}};
     if (!curves[0].points.empty()) panels.push_back(curves_panel(title, "layer", std::move(curves)));
   }
   return panels;
@@ -264,7 +265,7 @@ Panel edits_panel(const json& ablated) {
             const double room = (high - low) * .05;
             const Scale x{low < 0 ? low - room : 0, high + room, left, right};
             svg.text(kMargin, top + 22, "Change of the loss, nats per token", {.size = 14, .bold = true});
-            const std::string &edit_colour = palette().series[1], &control_colour = palette().series[0];
+            const std::string &edit_colour = palette().series[0], &control_colour = palette().ink;
             svg.circle(kMargin + 6, top + 40, 5, edit_colour, edit_colour);
             svg.text(kMargin + 18, top + 44, "the edit", {});
             svg.circle(kMargin + 96, top + 40, 5, palette().paper, control_colour);

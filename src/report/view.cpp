@@ -9,6 +9,7 @@
 #include "io/places.h"
 #include "report/html.h"
 #include "report/payload.h"
+#include "report/schemas.h"
 #include "report/training.h"
 #include "session/text.h"
 #include "sinkscope/atomic_file.h"
@@ -38,7 +39,7 @@ std::string text_at(const nlohmann::json& json, const char* where) {
 
 Result read_result(const std::string& path, std::vector<std::string>& notes) {
   Result r{.document = {.name = {}, .json = session::read_file(path)}, .file = path, .schema = {}, .model = {}};
-  const auto json = nlohmann::json::parse(r.document.json, nullptr, /*allow_exceptions=*/false);
+  auto json = nlohmann::json::parse(r.document.json, nullptr, /*allow_exceptions=*/false);
   const std::string wanted = "give files of --json of profile, explain, ablate, eval, denoise or emergence, or folders of sinkscope-train";
   if (json.is_discarded()) throw InputError(fmt::format("{} is not JSON; {}", named(path), wanted));
   r.schema = text_at(json, "/schema");
@@ -46,9 +47,11 @@ Result read_result(const std::string& path, std::vector<std::string>& notes) {
   if (r.schema == kEmergence) {
     r.document.json = report::training_json_of_emergence(r.document.json, fs::path(path).stem().string());
     r.schema = "sinkscope.training/1";
+    json = nlohmann::json::parse(r.document.json);
   }
   if (std::ranges::count(kSchemas, r.schema) == 0)
     throw InputError(fmt::format("{} {}; {}", named(path), r.schema.empty() ? "is no result of sinkscope" : fmt::format("is a '{}', which cannot be looked at", r.schema), wanted));
+  report::check_schema(json, r.schema, path);
   // Beside the file, wherever it was when it was made.
   const std::string arrays = fs::path(text_at(json, "/arrays")).filename().string();
   if (arrays.empty()) return r;

@@ -14,6 +14,7 @@
 #include "backend/device.h"
 #include "session/llama_log.h"
 #include "session/registry_mutex.h"
+#include "session/text.h"
 #include "sinkscope/error.h"
 #include "sinkscope/models.h"
 
@@ -177,6 +178,20 @@ std::string Model::token_text(int token) const {
     text.resize(std::abs(n));
     if (n >= 0) return text;
   }
+}
+
+std::vector<std::string> Model::token_texts(std::span<const int> tokens) const {
+  std::vector<std::string> texts;
+  size_t begun = 0;  // the last text that may end within a character
+  for (const int token : tokens) {
+    std::string text = token_text(token);
+    size_t n = 0;
+    while (!texts.empty() && n < text.size() && (text[n] & 0xC0) == 0x80 && session::unfinished(texts[begun]) > 0) texts[begun] += text[n++];
+    text.erase(0, n);
+    if (!text.empty()) begun = texts.size();
+    texts.push_back(std::move(text));
+  }
+  return texts;
 }
 
 bool Model::is_control(int token) const {

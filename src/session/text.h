@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "sinkscope/session.h"
@@ -13,6 +14,8 @@ std::string read_file(const std::string& path);
 
 // Bytes that are no UTF-8 become U+FFFD: tokenizers refuse them.
 std::string as_utf8(const std::string& text);
+// How many bytes at the end begin a UTF-8 character and do not end it.
+size_t unfinished(std::string_view text);
 std::string read_text(const std::string& path);  // of a file, as UTF-8
 
 // 'path', or standard input.

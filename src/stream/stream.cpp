@@ -59,7 +59,10 @@ MemoryOptions memory_options(const StreamOptions& o, const policy::Subject& subj
 // What a saved stream can only go on with: options as they stand in a command, sink maps by what is in them.
 std::vector<std::pair<std::string, std::string>> settings_of(const StreamOptions& o) {
   std::vector<std::pair<std::string, std::string>> settings = {{"--policy", o.policy}, {"--positions", o.positions}, {"--kv-type", o.kv_type}, {"--bos", o.bos},
-                                                               {"--sinks", std::to_string(o.sinks)}};
+                                                               {"--sinks", std::to_string(o.sinks)}, {"--temperature", fmt::format("{}", o.temperature)},
+                                                               {"--top-p", fmt::format("{}", o.top_p)}, {"--min-p", fmt::format("{}", o.min_p)},
+                                                               {"--seed", std::to_string(o.seed)}};
+  if (o.chat) settings.emplace_back("--chat", "");
   if (o.kv_budget.empty()) settings.emplace_back("--budget", std::to_string(o.budget));
   else settings.emplace_back("--kv-budget", o.kv_budget);
   const std::string map = policy::sink_map_of(o.protect);
@@ -79,17 +82,6 @@ std::string_view trimmed(std::string_view text) {
   constexpr std::string_view kSpace = " \n\r\t";
   const size_t begin = text.find_first_not_of(kSpace);
   return begin == std::string_view::npos ? "" : text.substr(begin, text.find_last_not_of(kSpace) + 1 - begin);
-}
-
-// The bytes at the end that begin a UTF-8 character and do not end it.
-size_t unfinished(std::string_view text) {
-  for (size_t n = 1; n <= std::min<size_t>(3, text.size()); ++n) {
-    const auto c = static_cast<unsigned char>(text[text.size() - n]);
-    if ((c & 0xC0) == 0x80) continue;
-    const size_t length = c >= 0xF0 ? 4 : c >= 0xE0 ? 3 : c >= 0xC0 ? 2 : 1;
-    return length > n ? n : 0;
-  }
-  return 0;
 }
 
 class Stream {
@@ -124,7 +116,10 @@ class Stream {
     const auto now = settings_of(o_);
     for (const auto& [option, value] : saved.settings)
       if (std::ranges::find(now, std::pair(option, value)) == now.end())
-        throw InputError(fmt::format("'{}' was saved with {} {}; give that, or another file", o_.load, option, value));
+        throw InputError(fmt::format("'{}' was saved with {}{}{}; give that, or another file", o_.load, option, value.empty() ? "" : " ", value));
+    for (const auto& [option, value] : now)
+      if (std::ranges::find(saved.settings, option, &std::pair<std::string, std::string>::first) == saved.settings.end())
+        throw InputError(fmt::format("'{}' was saved without {}; leave it away, or give another file", o_.load, option));
     session_.load(saved.memory);
     messages_ = std::move(saved.messages);
     pending_ = saved.pending;
@@ -135,7 +130,7 @@ class Stream {
   void go_on() {
     if (!o_.text.empty()) wait(model_.tokenize(session::read_text(o_.text)));
     if (pending_.empty()) throw InputError(fmt::format("there is nothing to go on from{}; give a text, or --bos always", o_.text.empty() ? "" : ": " + session::named(o_.text) + " is empty"));
-    generate(/*until_end=*/false);
+    generate(nullptr);
   }
 
   // Turn by turn. What the template makes of all messages grows: the new part is run.
@@ -147,7 +142,8 @@ class Stream {
       messages_.push_back({"user", session::as_utf8(*message)});
       const std::string text = model_.chat_text(messages_, true);
       wait(model_.tokenize(std::string_view(text).substr(std::min(known, text.size())), /*marks=*/true));
-      messages_.push_back({"assistant", generate(/*until_end=*/true)});
+      std::string& answer = messages_.emplace_back(ChatMessage{"assistant", ""}).content;
+      generate(&answer);
     }
   }
 
@@ -178,28 +174,28 @@ class Stream {
     n_unread_ = 0;
   }
 
-  // Runs what is pending, then what is sampled, one by one. The last one is shown but not run: it is pending.
-  std::string generate(bool until_end) {
+  // Runs what is pending, then what is sampled, one by one. The last one is shown but not run: it is pending. An answer has an
+  // end and is kept; otherwise the text goes on, and none of it is.
+  void generate(std::string* answer) {
     read();
-    std::string all, shown;
+    std::string shown;
     for (int n = 0; !stopped_ && (o_.tokens == 0 || n < o_.tokens); ++n) {
       const auto start = std::chrono::steady_clock::now();
       if (!pending_.empty()) session_.append(pending_, &logits_), ++n_run_;
-      if (!until_end)
+      if (!answer)
         for (const int t : ends_) logits_[t] = -std::numeric_limits<float>::infinity();
       const int next = sampler_.pick(logits_, session_.n_past());
       pending_ = {next};
       seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
       ++n_generated_;
-      if (until_end && model_.is_end(next)) break;
+      if (answer && model_.is_end(next)) break;
       shown += model_.is_control(next) ? "" : model_.token_text(next);
-      const size_t whole = shown.size() - unfinished(shown);
+      const size_t whole = shown.size() - session::unfinished(shown);
       if (events_.text && !events_.text(std::string_view(shown).substr(0, whole), state())) stopped_ = true;
-      all.append(shown, 0, whole);
+      if (answer) answer->append(shown, 0, whole);
       shown.erase(0, whole);
     }
-    if (until_end && !stopped_ && events_.text) events_.text("\n", state());
-    return all;
+    if (answer && !stopped_ && events_.text) events_.text("\n", state());
   }
 
   StreamState state() const {

@@ -3,15 +3,14 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
-#include "io/sha256.h"
+#include "io/checked.h"
 #include "session/text.h"
 #include "sinkscope/error.h"
 
 namespace sinkscope::stream_run {
 namespace {
 
-constexpr std::string_view kHead = "sinkscope.stream/2 ";
-constexpr size_t kDigits = 64;
+constexpr std::string_view kSchema = "sinkscope.stream/3";
 
 }  // namespace
 
@@ -20,19 +19,12 @@ void write(AtomicFile& file, const SavedStream& s) {
   for (const ChatMessage& m : s.messages) messages.push_back({m.role, m.content});
   const std::vector<uint8_t> bytes = nlohmann::json::to_cbor({{"model_sha256", s.model_sha256}, {"settings", s.settings}, {"pending", s.pending}, {"messages", messages},
                                                               {"memory", nlohmann::json::binary(s.memory)}});
-  const std::string_view body(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  file.write(fmt::format("{}{}\n", kHead, io::sha256(body)));
-  file.write(body);
-  file.commit();
+  io::write_checked(file, kSchema, {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
 }
 
 SavedStream read(const std::string& path) {
   const std::string text = session::read_file(path);
-  const size_t head = kHead.size() + kDigits + 1;
-  if (!text.starts_with(kHead) || text.size() < head) throw InputError(fmt::format("'{}' is no saved stream; give a file of --save", path));
-  const std::string_view body = std::string_view(text).substr(head);
-  if (text.substr(kHead.size(), kDigits) != io::sha256(body))
-    throw InputError(fmt::format("'{}' is damaged: its bytes are not those that were saved; give another file", path));
+  const std::string_view body = io::checked_body(text, kSchema, path, "saved stream; give a file of --save");
   try {
     const auto json = nlohmann::json::from_cbor(body.begin(), body.end());
     SavedStream s{.model_sha256 = json.at("model_sha256"), .settings = json.at("settings"), .pending = json.at("pending"), .messages = {}, .memory = {}};

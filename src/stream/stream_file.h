@@ -1,4 +1,4 @@
-// A stream on disk: `sinkscope.stream/2`, a line with a SHA-256, then CBOR that it is of.
+// A stream on disk: `sinkscope.stream/3`, a line with a SHA-256, then CBOR that it is of.
 #pragma once
 
 #include <cstdint>

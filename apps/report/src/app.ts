@@ -1,10 +1,13 @@
 // The page around the views: documents, tabs, the switch of light and dark.
-import { KIND_NAMES, type Report } from "./data/documents";
+import { KIND_NAMES, unlikeSchema, type Report } from "./data/documents";
 import { h } from "./dom";
 import { hideTip } from "./plot/tip";
 import { State } from "./state";
 import { systemTheme, useTheme, type Theme } from "./theme";
 import { VIEWS } from "./views/index";
+import type { View } from "./views/view";
+
+export const fault = (says: string): Node[] => [h("h1", {}, "This report cannot be shown"), h("p", { role: "alert" }, says)];
 
 export function start(report: Report, root: HTMLElement): void {
   const state = new State(() => draw());
@@ -21,8 +24,17 @@ export function start(report: Report, root: HTMLElement): void {
     useTheme(theme);
     hideTip();
     const document_ = report.documents[state.index("doc", report.documents.length)]!;
-    const views = VIEWS.filter((view) => view.shows(document_, report));
-    const view = views.find((v) => v.key === state.text("view", "")) ?? views[0]!;
+    const style = getComputedStyle(main);
+    const width = Math.floor(Math.min(1120, main.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)));
+    let views: View[] = [], view: View | undefined, content: Node[];
+    try {
+      views = VIEWS.filter((v) => v.shows(document_, report));
+      view = views.find((v) => v.key === state.text("view", "")) ?? views[0]!;
+      content = view.draw({ report, document: document_, state, width });
+    } catch (error) {
+      console.error(error);
+      content = fault(unlikeSchema(document_.name, error).message);
+    }
 
     const focused = (document.activeElement as HTMLElement | null)?.dataset["focus"];
     const tabs = h("nav", { class: "tabs", "aria-label": "Views" }, views.map((v) => h("a", { href: state.link({ view: v.key }), "aria-current": v === view ? "page" : null, "data-focus": `tab-${v.key}` }, v.label)));
@@ -33,12 +45,10 @@ export function start(report: Report, root: HTMLElement): void {
     const switch_ = h("button", { type: "button", class: "quiet", "data-focus": "theme", "aria-label": `Switch to ${other} colours`, onclick: () => state.set({ theme: other === systemTheme() ? null : other }) }, other === "dark" ? "◐ Dark" : "◑ Light");
     top.replaceChildren(h("div", { class: "bar" }, h("span", { class: "brand" }, "sinkscope"), tabs, h("div", { class: "right" }, documents, switch_)));
 
-    const style = getComputedStyle(main);
-    const width = Math.floor(Math.min(1120, main.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight)));
-    const place = `${document_.index} ${view.key}`;
-    main.className = `view-${view.key}`;
-    main.replaceChildren(...view.draw({ report, document: document_, state, width }));
-    document.title = `${document_.name}: ${view.label} – sinkscope`;
+    const place = `${document_.index} ${view?.key}`;
+    main.className = `view-${view?.key}`;
+    main.replaceChildren(...content);
+    document.title = `${document_.name}${view ? `: ${view.label}` : ""} – sinkscope`;
     if (focused) root.querySelector<HTMLElement>(`[data-focus="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     if (last && last !== place) scrollTo(0, 0);
     last = place;

@@ -42,6 +42,9 @@ export const isNumber = (value: unknown): value is number => typeof value === "n
 
 const PICTURE_JOINED = /(\p{Extended_Pictographic}|\uFE0F|\u{1F3FB}|\u{1F3FC}|\u{1F3FD}|\u{1F3FE}|\u{1F3FF})\u200D$/u;
 
+// What a token says that continues a character which began in the token before.
+export const REST = "·";
+
 // Control characters and marks of direction have no shape, and some would turn the text around them: they are shown by a sign or a number.
 export function visible(text: string): string {
   let out = "";
@@ -49,8 +52,6 @@ export function visible(text: string): string {
     const code = c.codePointAt(0)!;
     if (c === "\n") out += "↵";
     else if (c === "\t") out += "⇥";
-    else if (code < 0x20) out += String.fromCodePoint(0x2400 + code);
-    else if (code === 0x7f) out += "␡";
     else if (c === "\u200D" && PICTURE_JOINED.test(out + c)) out += c;
     else if (/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cs}]/u.test(c)) out += `⟨U+${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
     else out += c;
@@ -60,9 +61,12 @@ export function visible(text: string): string {
 
 // In a list or a label: spaces are seen.
 export function quoted(text: string): string {
-  if (text === "") return "(empty)";
+  if (text === "") return `${REST} rest of a character`;
   return visible(text).replace(/^ +| +$/g, (spaces) => "␣".repeat(spaces.length));
 }
+
+// Between other words in one line, whose order it must not change.
+export const isolated = (text: string): string => `\u2068${text}\u2069`;
 
 export const clipped = (text: string, n: number): string => {
   const letters = [...text];

@@ -1,5 +1,5 @@
 import "./styles.css";
-import { start } from "./app";
+import { fault, start } from "./app";
 import { reportOf } from "./data/documents";
 import { fromBase64, inflate, PayloadError, safetensors } from "./data/payload";
 import { h } from "./dom";
@@ -17,5 +17,5 @@ try {
   start(reportOf(safetensors(await inflate(fromBase64(text)))), root);
 } catch (error) {
   if (!(error instanceof PayloadError)) console.error(error);
-  root.replaceChildren(h("main", {}, h("h1", {}, "This report cannot be shown"), h("p", { role: "alert" }, error instanceof PayloadError ? error.message : `A fault of this page: ${String(error)}`)));
+  root.replaceChildren(h("main", {}, fault(error instanceof PayloadError ? error.message : `A fault of this page: ${String(error)}`)));
 }

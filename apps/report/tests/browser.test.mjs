@@ -2,13 +2,15 @@
 import assert from "node:assert/strict";
 import { mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { reportData, reportHtml } from "./make-report.mjs";
 import { samples } from "./make-samples.mjs";
-import { HOSTILE } from "./made-up.mjs";
+import * as made_up from "./made-up.mjs";
 import { browser, open, tabs } from "./page.mjs";
+
+const { BIDI, HOSTILE } = made_up;
 
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const folder = mkdtempSync(join(tmpdir(), "sinkscope-report-"));
@@ -63,12 +65,38 @@ function sameNumber(shown, value, what) {
   assert.ok(Math.abs(numberOf(shown) - value) <= 0.5001 * 10 ** -digitsOf(shown) + 1e-9 * Math.abs(value), `${what}: '${shown}' is shown, the document has ${value}`);
 }
 
-const cells = (page, caption) => page.evaluate((wanted) => {
-  const table = [...document.querySelectorAll("table")].find((t) => t.caption?.textContent === wanted);
-  return table && [...table.tBodies[0].rows].map((row) => [...row.cells].map((c) => c.textContent));
+// Three digits that count.
+const close = (shown, value, what) => assert.ok(Math.abs(numberOf(shown) - value) <= 0.0051 * Math.abs(value), `${what}: '${shown}' is shown, the document has ${value}`);
+
+// The rows of the table whose caption begins so, by the columns' heads.
+const rowsOf = (page, caption) => page.evaluate((wanted) => {
+  const table = [...document.querySelectorAll("table")].find((t) => t.caption?.textContent.startsWith(wanted));
+  const heads = table && [...table.tHead.rows[0].cells].map((c) => c.textContent);
+  return table && [...table.tBodies[0].rows].map((row) => Object.fromEntries([...row.cells].map((c, i) => [heads[i], c.textContent])));
 }, caption);
 
-const parsed = (csv) => csv.trimEnd().split("\r\n").map((line) => line.match(/("([^"]|"")*"|[^,]*)(,|$)/g).slice(0, -1).map((c) => c.replace(/,$/, "").replace(/^"([\s\S]*)"$/, "$1").replaceAll('""', '"')));
+// Records of CSV; a quoted cell may hold commas, quotes and ends of lines.
+function parsed(csv) {
+  const rows = [[]];
+  for (let at = 0; at < csv.length;) {
+    const [all, quoted, plain, end] = /^(?:"((?:[^"]|"")*)"|([^",\r\n]*))(,|\r\n)/.exec(csv.slice(at)) ?? [];
+    assert.ok(all, `CSV at '${csv.slice(at, at + 40)}'`);
+    rows.at(-1).push(quoted?.replaceAll('""', '"') ?? plain);
+    at += all.length;
+    if (end === "\r\n") rows.push([]);
+  }
+  assert.deepEqual(rows.pop(), [], "CSV ends with its line");
+  return rows;
+}
+
+// Texts of plots that go beyond their plot.
+const overflowing = (page) => page.$$eval("main svg", (plots) => plots.flatMap((svg) => {
+  const box = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll("text")].filter((text) => {
+    const { width, left, right, top, bottom } = text.getBoundingClientRect();
+    return width > 0 && (left < box.left - 2 || right > box.right + 2 || top < box.top - 3 || bottom > box.bottom + 3);
+  }).map((text) => `${svg.getAttribute("aria-label")}: '${text.textContent}'`);
+}));
 
 // What clicks on the buttons hand to the browser to save, as names and bytes: Chromium does not begin every one of many downloads. Elements are named by data-focus.
 async function saved(page, focuses) {
@@ -102,154 +130,228 @@ async function saved(page, focuses) {
   return saves.map(({ name, base64 }) => ({ name, bytes: Buffer.from(base64, "base64") }));
 }
 
-for (const file of files) {
-  const name = basename(file);
-  const { documents } = reportData(readFileSync(file, "utf8"));
+describe("every report", { concurrency: availableParallelism() }, () => {
+  for (const file of files) {
+    const name = basename(file);
+    const { documents } = reportData(readFileSync(file, "utf8"));
 
-  test(`${name}: every view opens, asks for nothing and is accessible in both themes`, async () => {
-    for (const colorScheme of ["light", "dark"])
+    test(`${name}: every view opens, asks for nothing and is accessible in both themes`, async () => {
+      for (const colorScheme of ["light", "dark"])
+        await opened(file, "", async (page) => {
+          await everyView(page, documents, async ({ doc, view, label }) => {
+            assert.equal(await page.textContent('.tabs a[aria-current="page"]'), label);
+            assert.ok((await page.textContent("main h1")).length > 0);
+            await page.evaluate(axe);
+            // The themes differ in their colours alone.
+            const { violations } = await page.evaluate((only) => axe.run({ resultTypes: ["violations"], ...(only ? { runOnly: only } : {}) }), colorScheme === "dark" ? ["color-contrast"] : null);
+            const serious = violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`);
+            assert.deepEqual(serious, [], `${name}, ${colorScheme}, document ${doc}, ${view}`);
+          });
+        }, { colorScheme });
+    });
+
+    test(`${name}: the numbers on the page are the document's`, async () => {
       await opened(file, "", async (page) => {
-        await everyView(page, documents, async ({ doc, view, label }) => {
-          assert.equal(await page.textContent('.tabs a[aria-current="page"]'), label);
-          assert.ok((await page.textContent("main h1")).length > 0);
-          await page.evaluate(axe);
-          // The themes differ in their colours alone.
-          const { violations } = await page.evaluate((only) => axe.run({ resultTypes: ["violations"], ...(only ? { runOnly: only } : {}) }), colorScheme === "dark" ? ["color-contrast"] : null);
-          const serious = violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => `${v.id}: ${v.nodes.slice(0, 3).map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`);
-          assert.deepEqual(serious, [], `${name}, ${colorScheme}, document ${doc}, ${view}`);
-        });
-      }, { colorScheme });
-  });
-
-  test(`${name}: the numbers on the page are the document's`, async () => {
-    await opened(file, "", async (page) => {
-      for (const [doc, { content }] of documents.entries()) {
-        const kind = /\.(\w+)\//.exec(content.schema)[1];
-        await go(page, `doc=${doc}`);
-        if (kind === "profile") {
-          const rows = await cells(page, "Attention to the first token");
-          sameNumber(rows[0][1], content.sink_rate.first, "sink rate");
-          sameNumber(rows[0][3], content.sink_rate.null, "null");
-          sameNumber(rows[1][1], content.sink_rate.alpha_by_position[0], "alpha");
-          content.first.n.forEach((_, i) => sameNumber(rows[2 + i][1], content.first.share[i], "share"));
-          sameNumber(rows[5][1], content.strongest_is_first, "strongest is first");
-          const sinks = await cells(page, "Positions on which more than 25 % of the heads sink");
-          content.sinks.forEach((sink, i) => { sameNumber(sinks[i][3], sink.sink_rate, "a sink's rate"); sameNumber(sinks[i][5], sink.alpha, "a sink's alpha"); assert.equal(Number(sinks[i][6]), sink.heads.length); });
-        }
-        if (kind === "profile" || kind === "explain") {
-          for (const metric of await page.$$eval("#heads select option", (options) => options.map((o) => o.value))) {
-            await go(page, `doc=${doc}&metric=${metric}`);
-            const [{ bytes }] = await saved(page, ["heads-CSV"]);
-            const rows = parsed(bytes.toString());
-            assert.deepEqual(rows[0], ["layer", "head", metric]);
-            const values = new Map([...content.layers, ...(content.explain?.layers ?? [])].flatMap((l) => (l.heads ?? []).filter((h) => metric in h).map((h) => [`${l.layer} ${h.head}`, h[metric]])));
-            for (const [layer, head, value] of rows.slice(1)) if (values.has(`${layer} ${head}`)) assert.equal(value, String(values.get(`${layer} ${head}`) ?? ""), `${metric} of ${layer}:${head}`);
-            assert.ok(rows.length > values.size, `${metric}: ${rows.length - 1} rows of ${values.size}`);
+        for (const [doc, { content, tensors }] of documents.entries()) {
+          const kind = /\.(\w+)\//.exec(content.schema)[1];
+          await go(page, `doc=${doc}`);
+          if (kind === "profile") {
+            const rows = await rowsOf(page, "Attention to the first token");
+            sameNumber(rows[0].measured, content.sink_rate.first, "sink rate");
+            sameNumber(rows[0]["uniform attention"], content.sink_rate.null, "null");
+            sameNumber(rows[1].measured, content.sink_rate.alpha_by_position[0], "alpha");
+            content.first.n.forEach((_, i) => sameNumber(rows[2 + i].measured, content.first.share[i], "share"));
+            sameNumber(rows[5].measured, content.strongest_is_first, "strongest is first");
+            const sinks = await rowsOf(page, "Positions on which more than 25 % of the heads sink");
+            content.sinks.forEach((sink, i) => { sameNumber(sinks[i]["sink rate"], sink.sink_rate, "a sink's rate"); sameNumber(sinks[i]["mean attention"], sink.alpha, "a sink's alpha"); assert.equal(Number(sinks[i].heads), sink.heads.length); });
+          }
+          const { alpha } = tensors;
+          if (kind === "profile" && alpha && content.prompts) {
+            await go(page, `doc=${doc}&view=text`);
+            const rows = await rowsOf(page, "Tokens of prompt 0");
+            const [, , nHead, nKey] = alpha.shape;
+            const heads = content.layers.filter((l) => l.measured).flatMap((l) => l.heads.map((x) => l.layer * nHead + x.head));
+            const of = (k) => heads.map((at) => (alpha.data[at * nKey + k] / 255) ** 2);
+            assert.ok(rows.length > 0);
+            rows.forEach((row, i) => {
+              const values = of(Number(row.position)), mean = values.reduce((a, b) => a + b, 0) / values.length;
+              sameNumber(row["mean attention"], mean, `position ${row.position}`);
+              sameNumber(row["heads that sink on it"], (100 * values.filter((x) => x > content.run.epsilon).length) / values.length, `position ${row.position}`);
+              assert.ok(i === 0 || numberOf(rows[i - 1]["mean attention"]) >= numberOf(row["mean attention"]), "the most first");
+            });
+          }
+          const explanation = kind === "explain" ? content : content.explain;
+          if (explanation) {
+            await go(page, `doc=${doc}&view=why`);
+            const tables = { outliers: await rowsOf(page, "Dimensions of the hidden state"), secondary: await rowsOf(page, "Tokens that become like"), dormant: await rowsOf(page, "Sinking on one prompt"), experts: await rowsOf(page, "Experts with most sink tokens") };
+            for (const [key, rows] of Object.entries(tables)) assert.equal(rows?.length ?? 0, key === "experts" ? Math.min(40, explanation.experts.length) : explanation[key].length, key);
+            explanation.outliers.forEach((o, i) => { const row = tables.outliers[i]; assert.equal(Number(row.dimension), o.dim); assert.equal(Number(row.position), o.position); close(row.value, o.value, "an outlier"); close(row["times the median"], o.over_median, "an outlier"); assert.equal(row["behind layers"], `${o.first_layer} to ${o.last_layer}`); assert.equal(row["rises in"], `${o.rises_in}, ${o.rises_by}`); });
+            explanation.secondary.forEach((x, i) => { const row = tables.secondary[i]; assert.deepEqual([row.prompt, row.position, row.layers, row.kind], [`${x.prompt}`, `${x.position}`, `${x.first_layer} to ${x.last_layer}`, x.kind]); });
+            explanation.dormant.forEach((d, i) => { const row = tables.dormant[i]; assert.equal(row.head, `${d.layer}:${d.head}`); assert.equal(Number(row["prompt where it sinks"]), d.sinking_prompt); assert.equal(Number(row["prompt where it works"]), d.working_prompt); });
+            for (const row of tables.experts ?? []) {
+              const expert = explanation.experts.find((x) => `${x.layer} ${x.expert}` === `${row.layer} ${row.expert}`);
+              sameNumber(row["of sink tokens"], expert.sink_share, "an expert");
+              sameNumber(row["of others"], expert.other_share, "an expert");
+            }
+          }
+          const other = documents.findIndex((d, i) => i !== doc && d.content.schema === content.schema);
+          if (kind === "profile" && other >= 0) {
+            await go(page, `doc=${doc}&view=compare&with=${other}`);
+            const rows = await page.$$eval("table", (tables) => [...tables.find((t) => t.caption.textContent === "Side by side").tBodies[0].rows].map((row) => [...row.cells].map((c) => c.textContent)));
+            const numbers = ({ sink_rate, first, strongest_is_first, sinks, run }) => [sink_rate.first, sink_rate.alpha_by_position[0], sink_rate.uniform_alpha_by_position[0], first.share[0], strongest_is_first, sinks.length, run.length, run.n_prompt, run.epsilon];
+            const [a, b] = [numbers(content), numbers(documents[other].content)];
+            assert.equal(rows.length, a.length);
+            rows.forEach(([what, left, right, difference], i) => { sameNumber(left, a[i], what); sameNumber(right, b[i], what); sameNumber(difference, b[i] - a[i], what); });
+          }
+          await go(page, `doc=${doc}`);
+          if (kind === "profile" || kind === "explain") {
+            for (const metric of await page.$$eval("#heads select option", (options) => options.map((o) => o.value))) {
+              await go(page, `doc=${doc}&metric=${metric}`);
+              const [{ bytes }] = await saved(page, ["heads-CSV"]);
+              const rows = parsed(bytes.toString());
+              assert.deepEqual(rows[0], ["layer", "head", metric]);
+              const values = new Map([...content.layers, ...(content.explain?.layers ?? [])].flatMap((l) => (l.heads ?? []).filter((h) => metric in h).map((h) => [`${l.layer} ${h.head}`, h[metric]])));
+              for (const [layer, head, value] of rows.slice(1)) if (values.has(`${layer} ${head}`)) assert.equal(value, String(values.get(`${layer} ${head}`) ?? ""), `${metric} of ${layer}:${head}`);
+              assert.ok(rows.length > values.size, `${metric}: ${rows.length - 1} rows of ${values.size}`);
+            }
+          }
+          if (kind === "ablate") {
+            const rows = await rowsOf(page, "Edits and their controls");
+            content.edits.forEach((edit, i) => {
+              const row = rows[i];
+              assert.equal(row.edit, edit.edit);
+              for (const [head, key] of [["change", "loss_change"], ["KL", "kl"], ["same top", "same_top"], ["sink rate", "sink_rate"]]) {
+                sameNumber(row[head], edit[key], `${edit.edit}, ${key}`);
+                if (`control: ${head}` in row) sameNumber(row[`control: ${head}`], edit.control?.[key], `control of ${edit.edit}, ${key}`);
+              }
+            });
+          }
+          if (kind === "eval") {
+            const rows = await rowsOf(page, "Policies");
+            assert.equal(rows.length, content.results.length);
+            content.results.forEach((r, i) => {
+              const row = rows[i];
+              assert.deepEqual([row.policy, row.type, row.sinks, row["rows kept"]], [r.policy, r.kv_type, `${r.sinks}`, r.budget_rows === 0 ? "all" : r.budget_rows.toLocaleString("en")]);
+              const unit = 1024 ** ["B", "KiB", "MiB", "GiB"].indexOf(row.bytes.split(" ")[1]);
+              assert.ok(Math.abs(numberOf(row.bytes.split(" ")[0]) * unit - r.kv_bytes) <= 0.006 * r.kv_bytes, `${row.bytes} of ${r.kv_bytes}`);
+              sameNumber(row["mean rows"], r.mean_rows, r.policy);
+              sameNumber(row["tokens/s"], r.tokens_per_second, r.policy);
+              for (const [head, key] of content.run.task === "text" ? [["perplexity", "ppl"], ["KL", "kl"], ["same top", "same_top"]] : [["right answers", "accuracy"]]) sameNumber(row[head], r[key], `${r.policy}, ${key}`);
+            });
+          }
+          if (kind === "training") {
+            const rows = await rowsOf(page, "Sinks set in where");
+            content.runs.forEach((run, i) => { assert.equal(rows[i].run, run.name); sameNumber(rows[i]["attention to the first"], run.lines.at(-1).alpha, run.name); sameNumber(rows[i]["sink rate"], run.lines.at(-1).sink_rate, run.name); sameNumber(rows[i]["validation loss"], run.lines.at(-1).validation, run.name); });
+          }
+          if (kind === "denoise") {
+            await page.click("#centre summary");
+            await page.waitForSelector("#centre table");
+            const rows = await rowsOf(page, "Steps");
+            content.steps.forEach((step, i) => { assert.equal(Number(rows[i]["masked tokens"]), step.n_masked); sameNumber(rows[i].centre, step.centre, `step ${i}`); });
           }
         }
-        if (kind === "ablate") {
-          const rows = await cells(page, "Edits and their controls");
-          content.edits.forEach((edit, i) => { assert.equal(rows[i][0], edit.edit); sameNumber(rows[i][1], edit.loss_change, edit.edit); sameNumber(rows[i][3], edit.kl, edit.edit); sameNumber(rows[i][6], edit.control?.loss_change ?? null, edit.edit); });
-        }
-        if (kind === "eval") {
-          const rows = await cells(page, "Policies");
-          content.results.forEach((r, i) => { assert.equal(rows[i][0], r.policy); sameNumber(rows[i][6], r.ppl ?? r.accuracy, r.policy); });
-        }
-        if (kind === "training") {
-          const table = await page.$$eval("table", (tables) => [...tables.at(-1).tBodies[0].rows].map((row) => [...row.cells].map((c) => c.textContent)));
-          content.runs.forEach((run, i) => { assert.equal(table[i][0], run.name); sameNumber(table[i][6], run.lines.at(-1).alpha, run.name); sameNumber(table[i][8], run.lines.at(-1).validation, run.name); });
-        }
-        if (kind === "denoise") {
-          await page.click("#centre summary");
-          await page.waitForSelector("#centre table");
-          const rows = await cells(page, "Steps");
-          content.steps.forEach((step, i) => { assert.equal(Number(rows[i][1]), step.n_masked); sameNumber(rows[i][3], step.centre, `step ${i}`); });
-        }
-      }
+      });
     });
-  });
 
-  test(`${name}: every export is saved and can be read`, async () => {
-    await opened(file, "", async (page) => {
-      await everyView(page, documents, async ({ doc, view }) => {
-        const where = `${name}, document ${doc}, ${view}`;
-        const focuses = await page.$$eval("main button[data-focus]", (buttons) => buttons.filter((b) => ["SVG", "PNG", "CSV"].includes(b.textContent)).map((b) => b.dataset.focus));
-        for (const { name: saidName, bytes } of await saved(page, focuses)) {
-          assert.match(saidName, /^[^/\\<>]+\.(svg|png|csv)$/, where);
-          if (saidName.endsWith(".svg")) {
-            const found = await page.evaluate((text) => {
-              const parsed = new DOMParser().parseFromString(text, "image/svg+xml");
-              return { error: parsed.querySelector("parsererror")?.textContent ?? null, marks: parsed.querySelectorAll("rect, path, circle, image, line").length, scripts: parsed.querySelectorAll("script, foreignObject").length };
-            }, bytes.toString());
-            assert.equal(found.error, null, `${where}, ${saidName}`);
-            assert.equal(found.scripts, 0);
-            assert.ok(found.marks > 1 && found.marks <= 5000 + 500, `${where}, ${saidName}: ${found.marks} marks`);
-          } else if (saidName.endsWith(".png")) {
-            assert.equal(bytes.subarray(0, 8).toString("latin1"), "\x89PNG\r\n\x1a\n");
-            assert.ok(bytes.readUInt32BE(16) > 200 && bytes.readUInt32BE(20) > 80, `${where}, ${saidName}: ${bytes.readUInt32BE(16)} x ${bytes.readUInt32BE(20)}`);
-          } else {
-            const rows = parsed(bytes.toString());
-            assert.ok(rows.length > 0 && rows.every((row) => row.length === rows[0].length || bytes.includes("\n")), where);
+    test(`${name}: every export is saved and can be read`, async () => {
+      await opened(file, "", async (page) => {
+        await everyView(page, documents, async ({ doc, view }) => {
+          const where = `${name}, document ${doc}, ${view}`;
+          const focuses = await page.$$eval("main button[data-focus]", (buttons) => buttons.filter((b) => ["SVG", "PNG", "CSV"].includes(b.textContent)).map((b) => b.dataset.focus));
+          for (const { name: saidName, bytes } of await saved(page, focuses)) {
+            assert.match(saidName, /^[^/\\<>]+\.(svg|png|csv)$/, where);
+            if (saidName.endsWith(".svg")) {
+              const found = await page.evaluate((text) => {
+                const parsed = new DOMParser().parseFromString(text, "image/svg+xml");
+                return { error: parsed.querySelector("parsererror")?.textContent ?? null, marks: parsed.querySelectorAll("rect, path, circle, image, line").length, scripts: parsed.querySelectorAll("script, foreignObject").length };
+              }, bytes.toString());
+              assert.equal(found.error, null, `${where}, ${saidName}`);
+              assert.equal(found.scripts, 0);
+              assert.ok(found.marks > 1 && found.marks <= 5000 + 500, `${where}, ${saidName}: ${found.marks} marks`);
+            } else if (saidName.endsWith(".png")) {
+              assert.equal(bytes.subarray(0, 8).toString("latin1"), "\x89PNG\r\n\x1a\n");
+              assert.ok(bytes.readUInt32BE(16) > 200 && bytes.readUInt32BE(20) > 80, `${where}, ${saidName}: ${bytes.readUInt32BE(16)} x ${bytes.readUInt32BE(20)}`);
+            } else {
+              const rows = parsed(bytes.toString());
+              assert.ok(rows.length > 1 && rows.every((row) => row.length === rows[0].length), `${where}, ${saidName}`);
+            }
           }
-        }
-      });
-    });
-  });
-
-  test(`${name}: the keyboard alone reaches everything`, async () => {
-    await opened(file, "", async (page) => {
-      await everyView(page, documents, async ({ doc, view }) => {
-        const wanted = await page.evaluate(() => {
-          const all = [...document.querySelectorAll("a[href], button, select, summary, [tabindex='0']")].filter((e) => e.getClientRects().length > 0 && !e.closest("details:not([open]) > :not(summary)"));
-          all.forEach((e, i) => e.setAttribute("data-test-stop", i));
-          document.activeElement?.blur();
-          document.body.tabIndex = -1;
-          document.body.focus();
-          document.body.removeAttribute("tabindex");
-          return all.length;
         });
-        const reached = new Set();
-        for (let i = 0; i < wanted + 3 && reached.size < wanted; ++i) {
-          await page.keyboard.press("Tab");
-          const stop = await page.evaluate(() => document.activeElement?.getAttribute("data-test-stop"));
-          if (stop !== null) reached.add(stop);
-        }
-        assert.equal(reached.size, wanted, `${name}, document ${doc}, ${view}: ${reached.size} of ${wanted}`);
       });
     });
-  });
 
-  const profiled = documents.findIndex(({ content }) => content.schema === "sinkscope.profile/1");
-  if (profiled >= 0)
-    test(`${name}: a cell opens its head, by pointer and by keys`, async () => {
-      const { content, tensors } = documents[profiled];
-      await opened(file, `#doc=${profiled}`, async (page) => {
-        const layer = Math.min(2, content.model.n_layer - 1), head = Math.min(1, content.layers[layer].heads.length - 1);
-        await page.focus("#heads [role=gridcell]");
-        for (let i = 0; i < layer; ++i) await page.keyboard.press("ArrowRight");
-        for (let i = 0; i < head; ++i) await page.keyboard.press("ArrowDown");
-        const cell = await page.$eval("#heads [role=gridcell]", (e) => ({ label: e.getAttribute("aria-label"), box: e.getBoundingClientRect().toJSON() }));
-        assert.match(cell.label, new RegExp(`^layer ${layer}, head ${head}: `));
-        const metric = await page.$eval("#heads select", (s) => s.value);
-        if (content.layers[layer].measured) sameNumber(cell.label.split(": ")[1], content.layers[layer].heads[head][metric], "the cell's label");
-        const overview = await page.textContent("main h1");
-        await page.keyboard.press("Enter");
-        await headingIs(page, `Layer ${layer}, head ${head}`);
-        await page.goBack();
-        await headingIs(page, overview);
-        await page.mouse.click(cell.box.x + cell.box.width / 2, cell.box.y + cell.box.height / 2);
-        await headingIs(page, `Layer ${layer}, head ${head}`);
-        const shown = await page.$$eval(".facts dd", (all) => all.map((e) => e.textContent));
-        if (content.layers[layer].measured) sameNumber(shown[1], content.layers[layer].heads[head].alpha_first, "alpha of the head");
-        if (tensors.alpha && content.prompts) {
-          const first = await page.getAttribute("#token-0", "aria-label");
-          const [, nLayer, nHead, nKey] = tensors.alpha.shape;
-          assert.ok(nLayer === content.model.n_layer && nHead > head);
-          sameNumber(/receives ([\d.]+)/.exec(first)[1], (tensors.alpha.data[(layer * nHead + head) * nKey] / 255) ** 2, "attention that the first token receives");
-        }
+    test(`${name}: no text goes beyond its plot, on a screen, on a phone, on paper`, async () => {
+      await opened(file, "", async (page) => {
+        const check = (what) => everyView(page, documents, async ({ doc, view }) => {
+          assert.deepEqual(await overflowing(page), [], `${name}, document ${doc}, ${view}, ${what}`);
+          if (what === "paper") assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), `${name}, document ${doc}, ${view}: wider than paper`);
+        });
+        await check("screen");
+        await page.setViewportSize({ width: 390, height: 800 });
+        await page.waitForTimeout(300); // it is drawn again
+        await check("phone");
+        await page.emulateMedia({ media: "print" });
+        await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
+        await page.setViewportSize({ width: 718, height: 1000 }); // A4 less its margins
+        await check("paper");
       });
     });
-}
+
+    test(`${name}: the keyboard alone reaches everything`, async () => {
+      await opened(file, "", async (page) => {
+        await everyView(page, documents, async ({ doc, view }) => {
+          const wanted = await page.evaluate(() => {
+            const all = [...document.querySelectorAll("a[href], button, select, summary, [tabindex='0']")].filter((e) => e.getClientRects().length > 0 && !e.closest("details:not([open]) > :not(summary)"));
+            all.forEach((e, i) => e.setAttribute("data-test-stop", i));
+            document.activeElement?.blur();
+            document.body.tabIndex = -1;
+            document.body.focus();
+            document.body.removeAttribute("tabindex");
+            return all.length;
+          });
+          const reached = new Set();
+          for (let i = 0; i < wanted + 3 && reached.size < wanted; ++i) {
+            await page.keyboard.press("Tab");
+            const stop = await page.evaluate(() => document.activeElement?.getAttribute("data-test-stop"));
+            if (stop !== null) reached.add(stop);
+          }
+          assert.equal(reached.size, wanted, `${name}, document ${doc}, ${view}: ${reached.size} of ${wanted}`);
+        });
+      });
+    });
+
+    const profiled = documents.findIndex(({ content }) => content.schema === "sinkscope.profile/1");
+    if (profiled >= 0)
+      test(`${name}: a cell opens its head, by pointer and by keys`, async () => {
+        const { content, tensors } = documents[profiled];
+        await opened(file, `#doc=${profiled}`, async (page) => {
+          const layer = Math.min(2, content.model.n_layer - 1), head = Math.min(1, content.layers[layer].heads.length - 1);
+          await page.focus("#heads [role=gridcell]");
+          for (let i = 0; i < layer; ++i) await page.keyboard.press("ArrowRight");
+          for (let i = 0; i < head; ++i) await page.keyboard.press("ArrowDown");
+          const cell = await page.$eval("#heads [role=gridcell]", (e) => ({ label: e.getAttribute("aria-label"), box: e.getBoundingClientRect().toJSON() }));
+          assert.match(cell.label, new RegExp(`^layer ${layer}, head ${head}: `));
+          const metric = await page.$eval("#heads select", (s) => s.value);
+          if (content.layers[layer].measured) sameNumber(cell.label.split(": ")[1], content.layers[layer].heads[head][metric], "the cell's label");
+          const overview = await page.textContent("main h1");
+          await page.keyboard.press("Enter");
+          await headingIs(page, `Layer ${layer}, head ${head}`);
+          await page.goBack();
+          await headingIs(page, overview);
+          await page.mouse.click(cell.box.x + cell.box.width / 2, cell.box.y + cell.box.height / 2);
+          await headingIs(page, `Layer ${layer}, head ${head}`);
+          const shown = await page.$$eval(".facts dd", (all) => all.map((e) => e.textContent));
+          if (content.layers[layer].measured) sameNumber(shown[1], content.layers[layer].heads[head].alpha_first, "alpha of the head");
+          if (tensors.alpha && content.prompts) {
+            const first = await page.getAttribute("#token-0", "aria-label");
+            const [, nLayer, nHead, nKey] = tensors.alpha.shape;
+            assert.ok(nLayer === content.model.n_layer && nHead > head);
+            sameNumber(/receives ([\d.]+)/.exec(first)[1], (tensors.alpha.data[(layer * nHead + head) * nKey] / 255) ** 2, "attention that the first token receives");
+          }
+        });
+      });
+  }
+});
 
 test("what is saved arrives as a file", async () => {
   await opened(made("everything"), "", async (page) => {
@@ -311,7 +413,7 @@ test("hostile text is shown as text", async () => {
     assert.equal(shown[1], " <img src=x onerror=alert(2)>");
     assert.equal(shown[HOSTILE.indexOf(" &amp;&lt;")], " &amp;&lt;");
     assert.equal(shown[HOSTILE.indexOf("\u202Eevil\u202C")], "⟨U+202E⟩evil⟨U+202C⟩");
-    assert.equal(shown[HOSTILE.indexOf("\u0000\u0007\u001b[31m")], "␀␇␛[31m");
+    assert.equal(shown[HOSTILE.indexOf("\u0000\u0007\u001b[31m")], "⟨U+0000⟩⟨U+0007⟩⟨U+001B⟩[31m");
     assert.equal(shown[HOSTILE.indexOf(" 👩‍👩‍👧")], " 👩‍👩‍👧");
     for (const view of ["overview", "head", "why"]) await go(page, `view=${view}&layer=0&head=0`);
   });
@@ -333,16 +435,65 @@ test("many cells are one picture, few are cells", async () => {
   await opened(made("everything"), "", async (page) => assert.equal(await page.$$eval("#heads svg image", (all) => all.length), 0));
 });
 
-test("a printed page is light and has no controls", async () => {
-  await opened(made("everything"), "#theme=dark", async (page) => {
+test("a printed page is light, has no controls, and names what was chosen", async () => {
+  const [layer, head] = reportData(readFileSync(made("everything"), "utf8")).documents[0].content.run.maps[0];
+  await opened(made("everything"), `#theme=dark&view=head&layer=${layer}&head=${head}&prompt=1`, async (page) => {
+    const inSight = (selector) => page.$$eval(selector, (all) => all.filter((e) => e.getClientRects().length > 0).map((e) => e.textContent));
+    assert.deepEqual(await inSight(".paper"), []);
+    assert.ok((await inSight(".hint")).length > 0);
     await page.emulateMedia({ media: "print" });
     await page.evaluate(() => dispatchEvent(new Event("beforeprint")));
     assert.equal(await page.getAttribute("html", "data-theme"), "light");
-    assert.equal(await page.$$eval(".top, .tools, .controls", (all) => all.filter((e) => e.getClientRects().length > 0).length), 0);
-    assert.ok((await page.pdf()).length > 20_000);
+    assert.deepEqual(await inSight(".top, .tools, .hint, select, button, summary"), []);
+    const prompt = await page.$eval("[data-focus=prompt] option:checked", (e) => e.textContent);
+    assert.match(prompt, /^1: /);
+    assert.ok((await inSight(".paper")).includes(prompt), "the prompt is named");
+    assert.ok((await page.pdf({ format: "A4" })).length > 20_000);
     await page.evaluate(() => dispatchEvent(new Event("afterprint")));
     assert.equal(await page.getAttribute("html", "data-theme"), "dark");
   });
+});
+
+test("text that goes right to left, and characters of several tokens, are read in their order", async () => {
+  await opened(made("bidi"), "#view=text", async (page) => {
+    const tokens = await page.$$eval(".token", (all) => all.map((e) => ({ text: e.textContent, mark: getComputedStyle(e, "::before").content, ...e.getBoundingClientRect().toJSON() })));
+    assert.equal(tokens.map((t) => t.text).join(""), BIDI.join("").replace("\n", "↵"));
+    const turn = BIDI.indexOf("\n");
+    for (let i = 1; i < tokens.length; ++i) {
+      if (i !== turn + 1) assert.ok(i <= turn ? tokens[i].right <= tokens[i - 1].left + 1 : tokens[i].left >= tokens[i - 1].right - 1, `'${BIDI[i]}' stands ${i <= turn ? "left" : "right"} of '${BIDI[i - 1]}'`);
+      if (BIDI[i] === "") assert.ok(tokens[i].width > 1 && tokens[i].mark.includes("·"), `token ${i} can be seen`);
+    }
+    // Letters of four tokens take the room of the joined word, with the mark of the continued letter in it.
+    const room = await page.evaluate(() => {
+      const word = document.createElement("span");
+      word.textContent = " مرحبا";
+      document.querySelector(".tokens").append(word);
+      const { width } = word.getBoundingClientRect();
+      word.remove();
+      return width;
+    });
+    const [first, last, rest] = [BIDI.indexOf(" م"), BIDI.indexOf("ا"), BIDI.indexOf("")];
+    const width = tokens.slice(first, last + 1).reduce((sum, t, i) => sum + (first + i === rest ? 0 : t.width), 0);
+    assert.ok(Math.abs(width - room) < 1.5, `${width} and ${room}`);
+    await page.hover(`#token-${rest}`);
+    assert.match(await page.textContent(".tip"), /rest of a character/);
+  });
+});
+
+test("one document twice does not differ", async () => {
+  const file = join(folder, "twice.htm"), [one] = samples().bidi;
+  writeFileSync(file, reportHtml([one, { ...one, name: "the same again" }]));
+  await opened(file, "#view=compare", async (page) => assert.match(await page.textContent("main .title .note"), /there is no difference/));
+});
+
+test("a document that is not as its schema says is named; the others are shown", async () => {
+  const file = join(folder, "unlike.htm"), damaged = made_up.ablation();
+  writeFileSync(file, reportHtml([{ ...damaged, name: "bent", content: { ...damaged.content, edits: 7 } }, made_up.evaluation()]));
+  const { page, close: end } = await open(chromium, file);
+  assert.match(await page.textContent("[role=alert]"), /^'bent' cannot be shown: .*write it anew\.$/);
+  await go(page, "doc=1");
+  assert.equal(await page.textContent('.tabs a[aria-current="page"]'), "Policies");
+  await end();
 });
 
 test("a page without data, and one with damaged data, say so", async () => {

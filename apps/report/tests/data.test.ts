@@ -4,10 +4,11 @@ import { deflateSync } from "node:zlib";
 import Ajv from "ajv";
 import { describe, expect, it } from "vitest";
 import { strongest } from "../src/data/attention";
-import { explanationOf, reportOf, type Line } from "../src/data/documents";
+import { explanationOf, reportOf, type Evaluation, type Line } from "../src/data/documents";
+import { bestOf, policyName } from "../src/data/evaluation";
 import { domainOf, headNumbers, metricsOf } from "../src/data/metrics";
 import { fromBase64, inflate, PayloadError, safetensors } from "../src/data/payload";
-import { curveOf, onsetOf, variantsOf } from "../src/data/training";
+import { curveOf, onsetOf, variantLabels, variantsOf } from "../src/data/training";
 import { fixed, percent, quoted, short, tick, visible } from "../src/format";
 import { keysInSight } from "../src/plot/keys";
 import { csvOf } from "../src/plot/csv";
@@ -144,28 +145,45 @@ describe("training", () => {
 
   it("reads runs of unlike lengths between their measurements, and ends each where it ends", () => {
     const run = (seed: number, lines: Line[]) => ({ name: `${seed}`, variant: "", seed, parameters: null, config: {}, lines });
-    const curve = curveOf({ name: "", runs: [run(1, [line(0, 0), line(4, 0.4), line(8, 0.8)]), run(2, [line(0, 0), line(2, 0.4), line(6, 0.4)])] }, "step", (l) => l.alpha);
+    const curve = curveOf({ runs: [run(1, [line(0, 0), line(4, 0.4), line(8, 0.8)]), run(2, [line(0, 0), line(2, 0.4), line(6, 0.4)])] }, "step", (l) => l.alpha);
     expect(curve.map((p) => [p.x, p.n])).toEqual([[0, 2], [2, 2], [4, 2], [6, 2], [8, 1]]);
     expect(curve[1]!.y).toBeCloseTo((0.2 + 0.4) / 2);
     expect(curve[3]!.low).toBeCloseTo(0.4);
     expect(curve[3]!.high).toBeCloseTo(0.6);
   });
 
+  it("calls variants by what they differ in", () => {
+    expect(variantLabels(["a.x=1, a.y=2", "a.x=3, a.y=2"])).toEqual(["x 1", "x 3"]);
+    expect(variantLabels(["a.x=1, a.y=2", "a.x=3"])).toEqual(["x 1 + y 2", "x 3"]);
+    expect(variantLabels(["a.x=1, a.y=2", "a.x=1, a.y=3", "a.x=4, a.y=2"])).toEqual(["x 1 + y 2", "y 3", "x 4"]);
+    expect(variantLabels(["a.x=1"])).toEqual(["all alike"]);
+  });
+
   it("leaves out what checkpoints do not tell", () => {
     const run = { name: "checkpoints", variant: "", seed: null, parameters: null, config: {}, lines: [line(1, 0.02), line(2, 0.03)].map((l) => ({ ...l, tokens: null, validation: null })) };
-    expect(curveOf({ name: "", runs: [run] }, "step", (l) => l.alpha).map((p) => p.x)).toEqual([1, 2]);
-    expect(curveOf({ name: "", runs: [run] }, "tokens", (l) => l.alpha)).toEqual([]);
-    expect(curveOf({ name: "", runs: [run] }, "step", (l) => l.validation)).toEqual([]);
+    expect(curveOf({ runs: [run] }, "step", (l) => l.alpha).map((p) => p.x)).toEqual([1, 2]);
+    expect(curveOf({ runs: [run] }, "tokens", (l) => l.alpha)).toEqual([]);
+    expect(curveOf({ runs: [run] }, "step", (l) => l.validation)).toEqual([]);
+  });
+});
+
+describe("policies", () => {
+  it("are best where they lose least with the fewest rows, or answer most", () => {
+    const best = (content: Evaluation) => { const found = bestOf(content)!; return [found.budget, found.best.map(policyName), found.all]; };
+    expect(best(made.evaluation().content)).toEqual([128, ["snapkv"], 4]);
+    expect(best(made.needles().content)).toEqual([512, ["snapkv"], 2]);
+    expect(bestOf({ ...made.evaluation().content, results: [] })).toBeNull();
   });
 });
 
 describe("format", () => {
   it("shows what has no shape, and nothing that turns the text around it", () => {
     expect(visible("\u202Eevil\u202C")).toBe("⟨U+202E⟩evil⟨U+202C⟩");
-    expect(visible("\u0000\u001b\n\t\u007f")).toBe("␀␛↵⇥␡");
+    expect(visible("\u0000\u001b\n\t\u007f")).toBe("⟨U+0000⟩⟨U+001B⟩↵⇥⟨U+007F⟩");
     expect(visible("👩‍👩‍👧")).toBe("👩‍👩‍👧");
     expect(visible("a\u200Db")).toBe("a⟨U+200D⟩b");
     expect(quoted("  x ")).toBe("␣␣x␣");
+    expect(quoted("")).toBe("· rest of a character");
   });
 
   it("rounds as it says", () => {

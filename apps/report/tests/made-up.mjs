@@ -15,6 +15,8 @@ const list = (n, f) => Array.from({ length: n }, (_, i) => f(i));
 const mean = (xs) => xs.reduce((a, b) => a + b, 0) / xs.length;
 
 export const HOSTILE = ["<script>alert(1)</script>", " <img src=x onerror=alert(2)>", "</script>", " שלום", " مرحبا", "\u202Eevil\u202C", " 👩‍👩‍👧", "\u0000\u0007\u001b[31m", "\n", "\t", " &amp;&lt;", "\u200B", "\uFFFD", "  ", "", "`; ]]> -->", " 日本語", "e\u0301\u0302\u0303", "\u2028", "a".repeat(200), "\"'", "${x}", "javascript:alert(3)"];
+// Letters that join, a direction that turns within a line, characters of several tokens ("" continues the one before).
+export const BIDI = ["<s>", "שלו", "ם", " ע", "ולם", ",", " م", "ر", "", "ح", "ب", "ا", " 😀", "", "", "", ".", "\n", "to", " the", " right", " 🎉", "", " again", "."];
 const WORDS = "the of a language model gives much its attention to few tokens that carry no meaning most often first one and in , . is are was river stone light window paper moves under over small large by with for because where".split(" ");
 
 const model = (nLayer, nHead, more = {}) => ({ file: "made-up.gguf", sha256: "0".repeat(64), architecture: "made-up", name: "Made-up model", n_layer: nLayer, n_head: nHead, n_head_kv: nHead, n_expert: 0, n_vocab: 1000, n_context_train: 4096, file_type: "F32", ...more });

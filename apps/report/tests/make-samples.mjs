@@ -8,6 +8,7 @@ export function samples() {
   const twin = made.profile({ name: "before", nPrompt: 2, explain: true });
   return {
     hostile: [made.profile({ name: "<b>hostile</b>", texts: made.HOSTILE, length: made.HOSTILE.length, nPrompt: 1, explain: true })],
+    bidi: [made.profile({ name: "bidi", texts: made.BIDI, length: made.BIDI.length, nPrompt: 2 })],
     wide: [made.profile({ name: "wide", nLayer: 128, nHead: 128, length: 32, nPrompt: 1 })],
     long: [made.profile({ name: "long", nLayer: 24, nHead: 16, length: 2048, nPrompt: 1, nMap: 16 })],
     experts: [made.profile({ name: "experts", nLayer: 16, nHead: 8, explain: true, nExpert: 32 })],

@@ -13,19 +13,19 @@ const REPORTS = process.env.SINKSCOPE_REPORTS;
 const OUT = process.argv[2] ?? join(dirname(fileURLToPath(import.meta.url)), "../../../docs/pictures/report");
 const WIDTH = 1280, COLOURS = 256;
 
-// name: [report, fragment, height in pixels]; "made-up" reports are of samples().
+// name: [report, fragment, height in pixels at most, where it begins]; "made-up" reports are of samples().
 const PICTURES = {
-  overview: ["smollm2", "", 1060],
-  head: ["smollm2", "#view=head&layer=13&head=5&query=56", 1240],
+  overview: ["smollm2", "", 1310],
+  head: ["smollm2", "#view=head&layer=13&head=3&query=56", 1500],
   "head-long": ["long", "#view=head&layer=12&head=3&query=1502", 1090],
-  text: ["smollm2", "#view=text", 900],
-  why: ["smollm2", "#view=why", 1330],
-  edits: ["edits", "", 1060],
-  policies: ["policies", "", 1130],
-  compare: ["compare", "#view=compare", 1150],
-  steps: ["made-up everything", "#doc=5&view=steps", 1100],
+  text: ["smollm2", "#view=text", 1000],
+  why: ["smollm2", "#view=why", 3300],
+  edits: ["edits", "", 2100],
+  policies: ["policies", "", 1840],
+  compare: ["compare", "#view=compare", 1800],
+  steps: ["made-up everything", "#doc=5&view=steps", 1500],
   experts: ["made-up experts", "#view=why", 1000, "#experts"],
-  training: ["training", "", 1100],
+  training: ["training", "", 2600],
 };
 
 const folder = mkdtempSync(join(tmpdir(), "sinkscope-pictures-"));
@@ -46,8 +46,10 @@ const chromium = await browser();
 let total = 0;
 for (const [name, [report, fragment, height, from]] of Object.entries(PICTURES))
   for (const colorScheme of ["light", "dark"]) {
-    const { page, faults, close } = await open(chromium, fileOf(report), fragment, { colorScheme, viewport: { width: WIDTH, height } });
-    if (from) await page.$eval(from, (e) => scrollTo(0, e.getBoundingClientRect().top + scrollY - 150));
+    const { page, faults, close } = await open(chromium, fileOf(report), fragment, { colorScheme, viewport: { width: WIDTH, height: 900 } });
+    const whole = await page.evaluate(() => document.documentElement.scrollHeight);
+    await page.setViewportSize({ width: WIDTH, height: Math.min(height, whole) });
+    if (from) await page.$eval(from, (e) => e.closest("section").scrollIntoView());
     await page.waitForTimeout(200);
     const picture = await sharp(await page.screenshot()).png({ palette: true, colours: COLOURS, dither: 0, compressionLevel: 9, effort: 10 }).toBuffer();
     writeFileSync(join(OUT, `${name}-${colorScheme}.png`), picture);

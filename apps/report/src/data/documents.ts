@@ -49,18 +49,29 @@ export function explanationOf(document: Document): Explanation | null {
   return as(document, "explain") ?? as(document, "profile")?.explain ?? null;
 }
 
+export const unlikeSchema = (name: string, error: unknown): PayloadError =>
+  error instanceof PayloadError ? error : new PayloadError(`'${name}' cannot be shown: it is not as its schema says (${String(error)}); write it anew.`);
+
+function documentOf(name: string, index: number, payload: Payload): Document {
+  const bytes = payload.tensors.get(`${index}.document`);
+  if (bytes?.dtype !== "U8") throw new PayloadError(`The data in this file lacks the document '${name}'; make the report again.`);
+  const content = JSON.parse(new TextDecoder().decode(bytes.data)) as Content;
+  const kind = /^sinkscope\.(profile|explain|ablate|eval|denoise|training)\/1$/.exec(content.schema)?.[1] as Kind | undefined;
+  if (!kind) throw new PayloadError(`'${name}' has the schema '${String(content.schema)}', which this report cannot show; give a file that --json wrote.`);
+  return { index, name, kind, content, attention: kind === "profile" ? attentionOf(content as Profile, index, payload) : null };
+}
+
 export function reportOf(payload: Payload): Report {
-  const { metadata, tensors } = payload;
+  const { metadata } = payload;
   if (metadata["schema"] !== "sinkscope.report/1")
     throw new PayloadError(`The data in this file is '${metadata["schema"] ?? "nothing known"}', 'sinkscope.report/1' was expected; make the report again with the sinkscope that this page comes from.`);
   const names = JSON.parse(metadata["names"] ?? "[]") as string[];
   const documents = names.map((name, index): Document => {
-    const bytes = tensors.get(`${index}.document`);
-    if (bytes?.dtype !== "U8") throw new PayloadError(`The data in this file lacks the document '${name}'; make the report again.`);
-    const content = JSON.parse(new TextDecoder().decode(bytes.data)) as Content;
-    const kind = /^sinkscope\.(profile|explain|ablate|eval|denoise|training)\/1$/.exec(content.schema)?.[1] as Kind | undefined;
-    if (!kind) throw new PayloadError(`'${name}' has the schema '${String(content.schema)}', which this report cannot show; give a file that --json wrote.`);
-    return { index, name, kind, content, attention: kind === "profile" ? attentionOf(content as Profile, index, payload) : null };
+    try {
+      return documentOf(name, index, payload);
+    } catch (error) {
+      throw unlikeSchema(name, error);
+    }
   });
   if (documents.length === 0) throw new PayloadError("This report holds no document; make it again with --report or `sinkscope view`.");
   return { version: metadata["version"] ?? "", documents };

@@ -14,30 +14,35 @@ export interface TrainingMetric {
 const largest = (values: (number | null)[]): number | null => { const known = values.filter(isNumber); return known.length ? Math.max(...known) : null; };
 const smallest = (values: (number | null)[]): number | null => { const known = values.filter(isNumber); return known.length ? Math.min(...known) : null; };
 
+// Where rows sum to 1, it is alpha: older runs did not write it down.
+const shareOf = (l: Line): number | null => l.share ?? (isNumber(l.mass) && Math.abs(l.mass - 1) < 1e-5 ? l.alpha : null);
+
 export const TRAINING_METRICS: TrainingMetric[] = [
-  { key: "alpha", label: "Attention to the first token", what: "Mean over heads and rows.", of: (l) => l.alpha, quiet: { name: "uniform", of: (l) => l.alpha_null } },
+  { key: "alpha", label: "Attention to the first token", what: "Mean over heads and rows, logarithmic.", of: (l) => l.alpha, log: true, quiet: { name: "uniform", of: (l) => l.alpha_null } },
   { key: "sink_rate", label: "Sink rate, %", what: "Per cent of heads that sink on the first token.", of: (l) => l.sink_rate, quiet: { name: "uniform", of: (l) => l.sink_null } },
   { key: "validation", label: "Validation loss", what: "Nats per token, of the probe.", of: (l) => l.validation },
   { key: "norm_ratio", label: "Residual peak", what: "Length of the first token's hidden state against the others' median, in the layer where it is largest.", of: (l) => largest(l.norm_ratio), log: true },
-  { key: "strongest", label: "Strongest head", what: "Attention to the first token of the head that gives it most.", of: (l) => l.strongest },
+  { key: "strongest", label: "Strongest head", what: "Attention to the first token of the head that gives it most, logarithmic.", of: (l) => l.strongest, log: true },
   { key: "top_ratio", label: "Massive activations", what: "Largest number of a hidden state against the median, in the layer where it is largest.", of: (l) => largest(l.top_ratio), log: true },
   { key: "value_ratio", label: "Value drain", what: "Length of the first token's value against the others' median, in the layer where it is smallest.", of: (l) => smallest(l.value_ratio) },
-  { key: "share", label: "Share of a row", what: "Attention to the first token of weights divided by their row's sum: compares variants whose rows do not sum to 1.", of: (l) => l.share ?? null },
-  { key: "gated_alpha", label: "Attention behind gates", what: "Attention to the first token, each row times its gate.", of: (l) => l.gated_alpha },
-  { key: "place_alpha", label: "Strongest position", what: "Attention to the position that most heads sink on.", of: (l) => l.place_alpha },
+  { key: "share", label: "Share of a row", what: "Attention to the first token of weights divided by their row's sum: compares variants whose rows do not sum to 1. Logarithmic.", of: shareOf, log: true, quiet: { name: "uniform", of: (l) => l.alpha_null } },
+  { key: "gated_alpha", label: "Attention behind gates", what: "Attention to the first token, each row times its gate, logarithmic.", of: (l) => l.gated_alpha, log: true },
+  { key: "place_alpha", label: "Strongest position", what: "Attention to the position that most heads sink on, logarithmic.", of: (l) => l.place_alpha, log: true },
   { key: "mass", label: "Sum of a row", what: "1 where weights are normalised.", of: (l) => l.mass },
   { key: "loss", label: "Training loss", what: "Nats per token, since the measurement before.", of: (l) => l.loss },
 ];
 
 export interface Variant {
   name: string;
+  label: string; // what others differ in
   runs: Run[];
 }
 
 export function variantsOf(training: Training): Variant[] {
   const variants = new Map<string, Run[]>();
   for (const run of training.runs) variants.set(run.variant, [...(variants.get(run.variant) ?? []), run]);
-  return [...variants].map(([name, runs]) => ({ name, runs }));
+  const labels = variantLabels([...variants.keys()]);
+  return [...variants].map(([name, runs], i) => ({ name, label: labels[i]!, runs }));
 }
 
 // A curve's value at x, between the measurements beside it in proportion; null: it does not go there.
@@ -50,8 +55,8 @@ function valueAt(curve: { x: number; y: number }[], x: number): number | null {
 }
 
 // At each step that some run of the variant measured: mean, least and most over the seeds that go there. Runs of unlike lengths measure at unlike steps.
-export function curveOf(variant: Variant, axis: "step" | "tokens", of: (line: Line) => number | null): { x: number; y: number; low: number; high: number; n: number }[] {
-  const curves = variant.runs.map((run) => run.lines.flatMap((line) => {
+export function curveOf({ runs }: Pick<Variant, "runs">, axis: "step" | "tokens", of: (line: Line) => number | null): { x: number; y: number; low: number; high: number; n: number }[] {
+  const curves = runs.map((run) => run.lines.flatMap((line) => {
     const x = line[axis], y = of(line);
     return isNumber(x) && isNumber(y) ? [{ x, y }] : [];
   }));
@@ -75,5 +80,10 @@ export function onsetOf(lines: readonly Line[]): Line | null {
   return from;
 }
 
-// variant -> what stands behind the last dot of each key: "model.attention=softmax" -> "attention softmax"
-export const variantName = (variant: string): string => variant.split(/[,;]\s*/).map((part) => part.replace(/^[\w-]+\./, "").replace("=", " ")).join(", ") || "all alike";
+// What a variant is called: "model.attention=softmax, training.weight_decay=0.1" -> "attention softmax". What more than half of the variants have alike goes without saying, where something else is left to say.
+export function variantLabels(variants: readonly string[]): string[] {
+  const all = variants.map((v) => v.split(/[,;]\s*/).filter(Boolean));
+  const having = (key: string) => all.filter((keys) => keys.includes(key)).length;
+  const said = (keys: string[]) => keys.map((key) => key.replace(/^[\w-]+\./, "").replace("=", " ")).join(" + ");
+  return all.map((keys) => said(keys.filter((key) => having(key) <= all.length / 2)) || said(keys.filter((key) => having(key) < all.length)) || "all alike");
+}

@@ -12,6 +12,7 @@ export interface Table<Row> {
   caption: string;
   columns: Column<Row>[];
   rows: readonly Row[];
+  brief?: boolean; // on paper the first 20 rows alone
   file?: string; // with it, a button saves the table
 }
 

@@ -1,9 +1,9 @@
 // Effects as dots with intervals, one line for each; a hollow dot is the control.
 import { scaleLinear, scaleSymlog } from "d3";
 import { s } from "../dom";
-import { clipped, isNumber, quoted, tick } from "../format";
+import { isNumber, quoted, tick } from "../format";
 import { colours, muted, seriesColour } from "../theme";
-import { drawing, label } from "./scale";
+import { drawing, fitted, label, legend, textWidth } from "./scale";
 
 export interface Effect {
   value: number | null;
@@ -27,32 +27,29 @@ export interface Dots {
   symmetricLog?: boolean; // where some effects are much larger than others
 }
 
-const ROW = 48, TOP = 40, BOTTOM = 44;
+const ROW = 48, BOTTOM = 44, NAME_SIZE = 12;
 
 export function dots({ rows, kinds, width, axis, zero = 0, signed = false, names = true, symmetricLog = false }: Dots): SVGSVGElement {
-  const left = names ? Math.min(width * 0.38, 16 + 6.6 * Math.max(...rows.map((r) => Math.min(34, r.name.length)))) : 12;
+  const left = names ? Math.min(width * 0.38, 20 + Math.max(...rows.map((r) => textWidth(quoted(r.name), NAME_SIZE)))) : 12;
   const right = 74;
+  const { element: key, height: keyHeight } = legend(kinds.map((kind, j) => ({ name: kind.name, colour: kind.hollow ? muted() : seriesColour(j), shape: kind.hollow ? "hollow" : "dot" })), left + 8, width - left - 8);
+  const top = 23 + keyHeight;
   const all = rows.flatMap((r) => r.effects.flatMap((e) => (e ? [e.value, ...(e.interval ?? [])] : []))).concat(zero).filter(isNumber);
   const domain: [number, number] = [Math.min(...all), Math.max(...all)];
   if (domain[0] === domain[1]) domain[1] += 1;
   const x = (symmetricLog ? scaleSymlog().constant(0.05) : scaleLinear()).domain(domain).nice().range([left + 8, width - right]);
-  const height = TOP + rows.length * ROW + BOTTOM;
+  const height = top + rows.length * ROW + BOTTOM;
   const ticks = symmetricLog ? symlogTicks(x.domain() as [number, number]).filter((t, i, list) => list.slice(0, i).every((u) => Math.abs(x(u) - x(t)) > 34)) : x.ticks(Math.max(2, (width - left - right) / 90));
   const offset = (j: number) => (j - (kinds.length - 1) / 2) * 17;
-  let legendX = left + 8;
   return drawing(width, height,
-    ...ticks.flatMap((t) => [s("line", { x1: x(t), x2: x(t), y1: TOP - 8, y2: TOP + rows.length * ROW, stroke: colours().grid }), label(x(t), height - BOTTOM + 16, (signed && t > 0 ? "+" : "") + tick(t), { "text-anchor": "middle" })]),
-    ...(isNumber(zero) ? [s("line", { x1: x(zero), x2: x(zero), y1: TOP - 8, y2: TOP + rows.length * ROW, stroke: muted(), "stroke-width": 1.25 })] : []),
+    ...ticks.flatMap((t) => [s("line", { x1: x(t), x2: x(t), y1: top - 8, y2: top + rows.length * ROW, stroke: colours().grid }), label(x(t), height - BOTTOM + 16, (signed && t > 0 ? "+" : "") + tick(t), { "text-anchor": "middle" })]),
+    ...(isNumber(zero) ? [s("line", { x1: x(zero), x2: x(zero), y1: top - 8, y2: top + rows.length * ROW, stroke: muted(), "stroke-width": 1.25 })] : []),
     label((left + width - right) / 2, height - 8, axis, { "text-anchor": "middle" }),
-    ...kinds.flatMap((kind, j) => {
-      const at = legendX;
-      legendX += 30 + 6.3 * kind.name.length;
-      return [s("circle", { cx: at + 4, cy: 14, r: 4.5, fill: kind.hollow ? colours().paper : seriesColour(j), stroke: kind.hollow ? muted() : seriesColour(j), "stroke-width": 1.75 }), s("text", { x: at + 14, y: 18 }, kind.name)];
-    }),
+    key,
     ...rows.flatMap((row, i) => {
-      const y = TOP + (i + 0.5) * ROW;
+      const y = top + (i + 0.5) * ROW;
       return [
-        ...(names ? [s("text", { x: left - 6, y: y + 4, "text-anchor": "end", "font-size": 12 }, s("title", {}, row.name), clipped(quoted(row.name), Math.floor((left - 10) / 6.4)))] : []),
+        ...(names ? [s("text", { x: left - 6, y: y + 4, "text-anchor": "end", "font-size": NAME_SIZE }, s("title", {}, row.name), fitted(quoted(row.name), left - 10, NAME_SIZE))] : []),
         ...row.effects.flatMap((e, j) => {
           if (!e || !isNumber(e.value)) return [];
           const kind = kinds[j]!;

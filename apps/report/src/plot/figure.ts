@@ -9,6 +9,7 @@ export interface Figure {
   id: string; // unique in the view, and part of exported files' names
   title: string;
   note?: string | undefined;
+  hint?: string | undefined; // what a pointer does: not on paper
   plot: SVGSVGElement;
   over?: HTMLElement | undefined; // what lies on the plot: cells to focus
   controls?: HTMLElement | undefined;
@@ -16,7 +17,7 @@ export interface Figure {
   file: string; // of the document
 }
 
-export function figure({ id, title, note, plot, over, controls, numbers, file }: Figure): HTMLElement {
+export function figure({ id, title, note, hint, plot, over, controls, numbers, file }: Figure): HTMLElement {
   const name = `${file}-${id}`;
   plot.setAttribute("role", "img");
   plot.querySelectorAll("g[aria-label]").forEach((g) => g.removeAttribute("aria-label")); // Plot's names of marks: within an image nobody hears them
@@ -24,7 +25,7 @@ export function figure({ id, title, note, plot, over, controls, numbers, file }:
   const button = (kind: string, run: () => void) => h("button", { type: "button", class: "quiet", "aria-label": `${title}: save as ${kind}`, "data-focus": `${id}-${kind}`, onclick: run }, kind);
   return h("figure", { id, class: "plot" },
     h("figcaption", {},
-      h("div", { class: "caption" }, h("h3", {}, title), note && h("p", { class: "note" }, note)),
+      h("div", { class: "caption" }, h("h3", {}, title), (note || hint) && h("p", { class: "note" }, note, hint && h("span", { class: "hint" }, ` ${hint}`))),
       h("div", { class: "tools" },
         button("SVG", () => download(name, "svg", new Blob([standalone(plot)], { type: "image/svg+xml" }))),
         button("PNG", () => void png(plot).then((blob) => download(name, "png", blob))),

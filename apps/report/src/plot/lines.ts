@@ -5,6 +5,7 @@ import { s } from "../dom";
 import { SANS } from "../fonts";
 import { isNumber, quoted, short, tick } from "../format";
 import { colours, muted, seriesColour, seriesDash } from "../theme";
+import { legend, textWidth } from "./scale";
 
 export interface Point {
   x: number;
@@ -40,16 +41,21 @@ export const plotStyle = () => ({ fontFamily: SANS, fontSize: "11px", color: col
 
 export function lines({ series, width, height = 260, x, y, rules = [], marks = [], show = short }: Lines): SVGSVGElement {
   const colour = (line: Series, i: number) => line.colour ?? (line.quiet ? muted() : seriesColour(i));
-  const named = series.filter((line) => !line.unnamed && line.points.some((p) => isNumber(p.y)));
-  const marginRight = named.length < 2 && series.length < 2 ? 16 : Math.min(width * 0.34, 22 + 6.2 * Math.max(0, ...named.map((line) => line.name.length)));
-  const all = series.flatMap((line, i) => line.points.filter((p) => isNumber(p.y)).map((p) => ({ ...p, name: line.name, colour: colour(line, i) })));
   const log = y.type === "log";
+  const named = series.filter((line) => !line.unnamed && endOf(line, log));
+  const all = series.flatMap((line, i) => line.points.filter((p) => isNumber(p.y)).map((p) => ({ ...p, name: line.name, colour: colour(line, i) })));
+  // Names stand at the ends of lines where all end near the right and the names are short; otherwise above the plot.
+  const lastX = Math.max(...all.map((p) => p.x));
+  const widest = Math.max(0, ...named.map((line) => textWidth(quoted(line.name))));
+  const [oneAlone, atEnds] = [series.length < 2, widest <= width * 0.26 && named.length * 14 <= height - 60 && named.every((line) => endOf(line, log)!.x > lastX * 0.96)];
+  const above = oneAlone || atEnds ? null : legend(named.map((line) => ({ name: quoted(line.name), colour: colour(line, series.indexOf(line)), shape: "line", dash: dashOf(line, series.indexOf(line)) })), 52, width - 60, 32);
+  const [marginTop, marginRight] = [28 + (above ? above.height + (rules.length > 0 ? 22 : 10) : 0), oneAlone || above ? 16 : 22 + widest];
   const yTicks = log ? logTicks(all.flatMap((p) => [p.y, p.low, p.high]).filter((v): v is number => isNumber(v) && v > 0)) : null;
   const yScale: Plot.ScaleOptions = yTicks ? { type: "log", axis: null } : { ticks: 5, nice: !y.domain, ...y };
   const plot = Plot.plot({
     width,
     height,
-    marginTop: 28,
+    marginTop,
     marginLeft: 52,
     marginBottom: 38,
     marginRight,
@@ -62,18 +68,18 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
       Plot.ruleX(rules, { x: "x", stroke: colours().accent, strokeDasharray: "2 3" }),
       Plot.text(rules, { x: "x", text: "text", frameAnchor: "top", dy: -14, dx: 4, textAnchor: "start", fill: colours().accent }),
       ...series.map((line, i) => (line.points.some((p) => isNumber(p.low)) ? Plot.areaY(line.points, { x: "x", y1: (p: Point) => p.low ?? p.y, y2: (p: Point) => p.high ?? p.y, fill: colour(line, i), fillOpacity: 0.14 }) : null)),
-      ...series.map((line, i) => Plot.lineY(line.points, { x: "x", y: (p: Point) => p.y ?? NaN, stroke: colour(line, i), strokeWidth: line.quiet ? 1.2 : line.thin ? 1 : 2, strokeOpacity: line.thin ? 0.55 : 1, strokeDasharray: line.dash ?? (line.quiet ? "4 3" : seriesDash(i)) })),
+      ...series.map((line, i) => Plot.lineY(line.points, { x: "x", y: (p: Point) => p.y ?? NaN, stroke: colour(line, i), strokeWidth: line.quiet ? 1.2 : line.thin ? 1 : 2, strokeOpacity: line.thin ? 0.55 : 1, strokeDasharray: dashOf(line, i) })),
       ...series.map((line, i) => (line.dots ? Plot.dot(line.points.filter((p) => isNumber(p.y)), { x: "x", y: "y", r: 2.8, fill: colour(line, i) }) : null)),
       ...marks,
       Plot.tip(all, Plot.pointer({ x: "x", y: "y", fill: colours().paper, stroke: colours().grid, title: (p: (typeof all)[number]) => `${p.name}\n${x.label} ${short(p.x)}: ${show(p.y!)}${p.tip ? `\n${p.tip}` : ""}` })),
     ],
   }) as SVGSVGElement & Plot.Plot;
 
-  // Names at the ends of lines, pushed apart.
-  if (series.length > 1) {
+  if (above) plot.append(above.element);
+  else if (!oneAlone) {
     const [toX, toY] = [plot.scale("x")!, plot.scale("y")!];
     const ends = named.map((line) => {
-      const last = line.points.filter((p) => isNumber(p.y) && (!log || p.y > 0)).sort((a, b) => a.x - b.x).at(-1)!;
+      const last = endOf(line, log)!;
       return { line, i: series.indexOf(line), x: toX.apply(last.x) as number, at: toY.apply(last.y) as number, y: toY.apply(last.y) as number };
     }).filter((end) => Number.isFinite(end.y)).sort((a, b) => a.y - b.y);
     spread(ends, 14, 26, height - 34);
@@ -84,6 +90,9 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
   }
   return plot;
 }
+
+const dashOf = (line: Series, i: number): string => line.dash ?? (line.quiet ? "4 3" : seriesDash(i));
+const endOf = (line: Series, log: boolean): Point | undefined => line.points.filter((p) => isNumber(p.y) && (!log || p.y > 0)).sort((a, b) => a.x - b.x).at(-1);
 
 // Decades, with 2 and 5 between where there are few.
 export function logTicks(values: number[]): number[] {

@@ -3,6 +3,7 @@ import * as Plot from "@observablehq/plot";
 import { fixed, tick } from "../format";
 import { colours, muted } from "../theme";
 import { plotStyle } from "./lines";
+import { legend } from "./scale";
 
 export interface GapRow {
   layer: number;
@@ -29,25 +30,6 @@ export function split(rows: GapRow[], width: number): SVGSVGElement {
       Plot.tip(rows, Plot.pointerX({ x: "layer", y: "gap", title: says, fill: colours().paper, stroke: colours().grid })),
     ],
   }) as SVGSVGElement;
-  legend(plot, [...parts.map((p) => ({ name: p.name, colour: p.colour })), { name: "gap", colour: colours().ink, dot: true }], width - 16);
+  plot.append(legend([...parts.map((p) => ({ name: p.name, colour: p.colour })), { name: "gap", colour: colours().ink, shape: "dot" }], 120, width - 136).element);
   return plot;
-}
-
-// Names with their colours in a line at the top right, part of the plot so that exports have them.
-export function legend(plot: SVGSVGElement, entries: { name: string; colour: string; dot?: boolean; hollow?: boolean }[], right: number, y = 14): void {
-  const make = (tag: string, attributes: Record<string, string | number>, text = "") => {
-    const e = document.createElementNS("http://www.w3.org/2000/svg", tag);
-    for (const [k, v] of Object.entries(attributes)) e.setAttribute(k, String(v));
-    e.textContent = text;
-    plot.append(e);
-  };
-  let x = right;
-  for (const { name, colour, dot, hollow } of [...entries].reverse()) {
-    x -= 6.3 * name.length;
-    make("text", { x, y, "text-anchor": "start", fill: colours().ink, "dominant-baseline": "middle" }, name);
-    x -= 14;
-    if (dot) make("circle", { cx: x + 4, cy: y, r: 4, fill: hollow ? colours().paper : colour, stroke: colour, "stroke-width": 1.5 });
-    else make("rect", { x: x - 1, y: y - 5, width: 10, height: 10, rx: 2, fill: colour });
-    x -= 20;
-  }
 }

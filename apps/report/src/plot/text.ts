@@ -1,12 +1,13 @@
 // A prompt's tokens in reading order, each shaded by a number; they can be walked with the arrow keys and chosen.
 import { announce, h } from "../dom";
-import { quoted, visible } from "../format";
+import { quoted, REST, visible } from "../format";
 import { inkOn, sequential } from "../theme";
 import { hideTip, showTip } from "./tip";
 
 export interface Tokens {
   label: string;
   texts: string[];
+  special: boolean[]; // marks of the model, which say nothing of the text's direction
   shade: (i: number) => number | null; // 0 to 1
   mark?: ((i: number) => boolean) | undefined; // a sink
   tip: (i: number) => string[];
@@ -22,13 +23,15 @@ export interface TokenText {
 
 const SHADES = 64;
 
-export function tokenText({ label, texts, shade, mark, tip, current = null, hover, choose }: Tokens): TokenText {
+export function tokenText({ label, texts, special, shade, mark, tip, current = null, hover, choose }: Tokens): TokenText {
   const colour = sequential();
   const shades = Array.from({ length: SHADES + 1 }, (_, i) => colour(i / SHADES));
   const spans = texts.map((text, i) => {
     const value = shade(i);
     const step = value === null ? null : Math.round(Math.min(1, Math.max(0, value)) * SHADES);
-    const span = h("span", { role: "option", class: mark?.(i) ? "token sink" : "token", id: `token-${i}`, "aria-label": `${i} ${quoted(text)}: ${tip(i).slice(1).join(", ")}`, "aria-selected": i === current ? "true" : "false" }, visible(text) || "\u200B");
+    const shown = visible(text);
+    const classes = ["token", mark?.(i) && "sink", text === "" && "rest", (special[i] || shown.includes("⟨U+")) && "apart"].filter(Boolean).join(" ");
+    const span = h("span", { role: "option", class: classes, "data-rest": text === "" ? `\u200D${REST}\u200D` : null, id: `token-${i}`, "aria-label": `${i} ${quoted(text)}: ${tip(i).slice(1).join(", ")}`, "aria-selected": i === current ? "true" : "false" }, shown);
     if (step !== null) {
       span.style.background = shades[step]!;
       span.style.color = inkOn(shades[step]!);

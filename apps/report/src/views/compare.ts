@@ -1,7 +1,8 @@
 // Two documents of one kind: side by side, and as differences.
-import { as, explanationOf, KIND_NAMES, type Document, type Explanation, type Profile, type Report, type Training } from "../data/documents";
+import { as, explanationOf, KIND_NAMES, type Document, type Explanation, type Profile, type Report } from "../data/documents";
 import { domainOf, headNumbers, meanOf, metricsOf, type HeadNumbers, type Metric } from "../data/metrics";
-import { TRAINING_METRICS, variantsOf } from "../data/training";
+import { resultName, type Result } from "../data/evaluation";
+import { TRAINING_METRICS, variantLabels, variantsOf } from "../data/training";
 import { h } from "../dom";
 import { bytes, fixed, isNumber, short, signed } from "../format";
 import { dots } from "../plot/dots";
@@ -11,9 +12,9 @@ import { lines, type Series } from "../plot/lines";
 import { tableOf } from "../plot/csv";
 import { table } from "../plot/table";
 import { EFFECTS, effectOf, uneven } from "./edits";
-import { pairs, resultName, type Result } from "./policies";
-import { stepNumbers, STEP_METRICS } from "./steps";
-import { emergence, type Axis } from "./training";
+import { pairs } from "./policies";
+import { sinkTable, stepNumbers, STEP_METRICS } from "./steps";
+import { curveTable, emergence, type Axis } from "./training";
 import { choice, half, pair, section, type Context, type View } from "./view";
 
 const mates = (document: Document, report: Report) => report.documents.filter((d) => d !== document && d.kind === document.kind);
@@ -29,7 +30,7 @@ export const compare: View = {
     return [
       h("header", { class: "title" },
         h("h1", {}, h("bdi", {}, a.name), " and ", h("bdi", {}, b.name)),
-        h("p", { class: "note" }, `Two documents of one kind: ${KIND_NAMES[a.kind]}. Differences are the second less the first.`),
+        h("p", { class: "note" }, `Two documents of one kind: ${KIND_NAMES[a.kind]}. ${JSON.stringify(a.content) === JSON.stringify(b.content) ? "They are alike: there is no difference." : "Differences are the second less the first."}`),
         h("div", { class: "controls" }, choice("With", "with", others.map((d) => [String(d.index), d.name] as const), String(b.index), context),
           h("a", { href: state.link({ doc: b.index, with: a.index }), "data-focus": "swap" }, "Swap"))),
       ...COMPARED[a.kind](a, b, context),
@@ -164,7 +165,7 @@ function edits(a: Document, b: Document, context: Context): Node[] {
   const names = [...new Set([...left.edits, ...right.edits].map((e) => e.edit))];
   const pairsOf = names.map((name) => ({ name, a: left.edits.find((e) => e.edit === name) ?? null, b: right.edits.find((e) => e.edit === name) ?? null }));
   return [section("Effects", ...EFFECTS.map(({ key, title, note, axis, show }, i) => figure({
-    id: key, title, note: note.replace(" Hollow: the control.", "").replace(" The line: without any edit.", ""),
+    id: key, title, note: note.replace(" Hollow: the control.", "").replace(" The line: no edit.", ""),
     plot: dots({ rows: pairsOf.map((p) => ({ name: p.name, effects: [effectOf(p.a, key, show), effectOf(p.b, key, show)] })), kinds: [{ name: a.name }, { name: b.name }], width: context.width, axis, zero: i < 2 ? 0 : null, signed: key === "loss_change", symmetricLog: i < 2 && uneven(pairsOf.flatMap((p) => [p.a?.[key] ?? null, p.b?.[key] ?? null])) }),
     file: `${a.name}-and-${b.name}`,
     numbers: () => tableOf({ caption: title, columns: [{ label: "edit", value: (p) => p.name, text: true }, { label: a.name, value: (p) => p.a?.[key], show: (p) => show(p.a?.[key] ?? null) }, { label: b.name, value: (p) => p.b?.[key], show: (p) => show(p.b?.[key] ?? null) }, { label: "difference", value: (p) => difference(p.a?.[key], p.b?.[key]), show: (p) => signed(difference(p.a?.[key], p.b?.[key]), 3) }], rows: pairsOf }),
@@ -190,7 +191,7 @@ function denoising(a: Document, b: Document, context: Context): Node[] {
   const [p, q] = [stepNumbers(left, metric.of), stepNumbers(right, metric.of)];
   const domain: [number, number] = [0, Math.max(1, ...[...p, ...q].flat().map((x) => x ?? 0))];
   const w = half(context.width);
-  const one = (d: Document, numbers: HeadNumbers) => { const { plot, over } = grid({ numbers, metric, domain, width: w, columns: "step", rows: "position" }); return figure({ id: `steps-${d.index}`, title: d.name, note: metric.label, plot, over, file: d.name }); };
+  const one = (d: Document, numbers: HeadNumbers) => { const { plot, over } = grid({ numbers, metric, domain, width: w, columns: "step", rows: "position", means: false }); return figure({ id: `steps-${d.index}`, title: d.name, note: metric.label, plot, over, file: d.name, numbers: () => sinkTable(as(d, "denoise")!) }); };
   return [
     section("Centre of the sinks", pair(...both("centre", "Centre", "Mean position of all sinks.", "position", [a.name, left.steps.map((s) => ({ x: s.step, y: s.centre }))], [b.name, right.steps.map((s) => ({ x: s.step, y: s.centre }))], "step", context))),
     section("Positions against steps", pair(one(a, p), one(b, q))),
@@ -198,7 +199,9 @@ function denoising(a: Document, b: Document, context: Context): Node[] {
 }
 
 function training(a: Document, b: Document, context: Context): Node[] {
-  const all: Training = { schema: "sinkscope.training/1", title: "", runs: [a, b].flatMap((d) => as(d, "training")!.runs.map((r) => ({ ...r, variant: `${d.name} ${r.variant}` }))) };
+  const each = [a, b].flatMap((d) => variantsOf(as(d, "training")!).map((v) => ({ ...v, document: d.name })));
+  const labels = variantLabels(each.map((v) => v.name));
+  const variants = each.map((v, i) => ({ ...v, name: `${v.document}, ${v.name}`, label: `${v.document}, ${labels[i]}` }));
   const axis: Axis = context.state.text("axis", "step") === "tokens" ? "tokens" : "step";
-  return [section("Emergence", choice("Over", "axis", [["step", "steps"], ["tokens", "tokens"]], axis, context), ...pairs(TRAINING_METRICS.slice(0, 6).map((m) => figure({ id: m.key, title: m.label, note: m.what, plot: emergence(variantsOf(all), m, axis, half(context.width), 290), file: `${a.name}-and-${b.name}` }))))];
+  return [section("Emergence", choice("Over", "axis", [["step", "steps"], ["tokens", "tokens"]], axis, context), ...pairs(TRAINING_METRICS.slice(0, 6).map((m) => figure({ id: m.key, title: m.label, note: m.what, plot: emergence(variants, m, axis, half(context.width), 290), numbers: () => curveTable(variants, m, axis), file: `${a.name}-and-${b.name}` }))))];
 }

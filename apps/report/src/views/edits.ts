@@ -4,8 +4,9 @@ import { h } from "../dom";
 import { fixed, interval, isNumber, percent, plural, signed } from "../format";
 import { dots, type DotRow } from "../plot/dots";
 import { figure } from "../plot/figure";
+import { tableOf } from "../plot/csv";
 import { table } from "../plot/table";
-import { answer } from "./overview";
+import { answer } from "./answer";
 import { half, notesOf, pair, section, type View } from "./view";
 
 type Edit = Ablation["edits"][number];
@@ -14,8 +15,8 @@ export type Key = "loss_change" | "kl" | "same_top" | "sink_rate";
 export const EFFECTS: { key: Key; title: string; note: string; axis: string; show: (x: number | null) => string }[] = [
   { key: "loss_change", title: "Change of the loss", note: "Nats per token, with 95 % intervals over prompts. Hollow: the control.", axis: "change of the loss", show: (x) => signed(x, 3) },
   { key: "kl", title: "Divergence", note: "KL from what the unchanged model predicts, nats.", axis: "KL", show: (x) => fixed(x, 3) },
-  { key: "same_top", title: "Same top token", note: "Per cent of tokens behind which both find the same token likeliest.", axis: "same top, %", show: (x) => fixed(x, 1) },
-  { key: "sink_rate", title: "Sink rate", note: "Per cent of heads that sink on the first position. The line: without any edit.", axis: "sink rate, %", show: (x) => fixed(x, 1) },
+  { key: "same_top", title: "Same top token", note: "Per cent of predictions whose likeliest token stays.", axis: "same top, %", show: (x) => fixed(x, 1) },
+  { key: "sink_rate", title: "Sink rate", note: "Per cent of heads that sink on the first position. The line: no edit.", axis: "sink rate, %", show: (x) => fixed(x, 1) },
 ];
 
 export const effectOf = (edit: Omit<Edit, "edit" | "control" | "control_of"> | null, key: Key, show: (x: number | null) => string) =>
@@ -37,12 +38,16 @@ export const edits: View = {
     const plotted = EFFECTS.map(({ key, title, note, axis, show }, i) => {
       const rows: DotRow[] = a.edits.map((e) => ({ name: e.edit, effects: [effectOf(e, key, show), effectOf(e.control, key, show)] }));
       const log = key !== "same_top" && key !== "sink_rate" && uneven(a.edits.map((e) => e[key]));
-      return figure({ id: key, title, note: log ? `${note} The scale is logarithmic away from 0.` : note, plot: dots({ rows, kinds: [{ name: "edit" }, { name: "control", hollow: true }], width: i === 0 ? width : w, axis, zero: key === "sink_rate" ? a.sink_rate : key === "same_top" ? 100 : 0, signed: key === "loss_change", symmetricLog: log }), file: document.name });
+      return figure({ id: key, title, note: log ? `${note} The scale is logarithmic away from 0.` : note, plot: dots({ rows, kinds: [{ name: "edit" }, { name: "control", hollow: true }], width: [0, 3].includes(i) ? width : w, axis, zero: key === "sink_rate" ? a.sink_rate : key === "same_top" ? 100 : 0, signed: key === "loss_change", symmetricLog: log }), file: document.name, numbers: () => tableOf({ caption: title, columns: [
+        { label: "edit", value: (e) => e.edit, show: (e) => h("code", {}, e.edit), text: true },
+        { label: key, value: (e) => e[key], show: (e) => show(e[key]) },
+        { label: "control", value: (e) => e.control?.[key], show: (e) => show(e.control?.[key] ?? null) },
+      ], rows: a.edits }) });
     });
     return [
       answer(document),
       section("Effects", plotted[0]!, h("p", { class: "note" }, `An edit means something only where it does more than its control: the same change at places drawn at random, ${plural(a.controls, "draw")}. Without any edit the loss is ${fixed(a.loss, 3)} and the sink rate ${percent(a.sink_rate)}.`)),
-      section("What else changes", pair(plotted[1]!, plotted[3]!)),
+      section("What else changes", pair(plotted[1]!, plotted[2]!), plotted[3]!),
       section("In numbers", table({
         caption: "Edits and their controls",
         file: `${document.name}-edits`,
@@ -58,6 +63,7 @@ export const edits: View = {
           { label: "control: interval", value: (e) => interval(e.control?.loss_change_ci95, 3) },
           { label: "control: KL", value: (e) => e.control?.kl, show: (e) => fixed(e.control?.kl, 3) },
           { label: "control: same top", fileOnly: true, value: (e) => e.control?.same_top },
+          { label: "control: sink rate", value: (e) => e.control?.sink_rate, show: (e) => percent(e.control?.sink_rate) },
           { label: "drawn", value: (e) => e.control_of || "none", text: true },
         ],
         rows: a.edits,

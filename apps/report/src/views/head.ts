@@ -3,7 +3,7 @@ import { as, explanationOf, type Profile } from "../data/documents";
 import { strongest, type Attention, type AttentionMap } from "../data/attention";
 import { headNumbers, meanOf, metricsOf } from "../data/metrics";
 import { h } from "../dom";
-import { clipped, fixed, isNumber, plural, quoted } from "../format";
+import { clipped, fixed, isNumber, isolated, plural, quoted } from "../format";
 import { fan, type FanView } from "../plot/fan";
 import { figure } from "../plot/figure";
 import { showMetric } from "../plot/grid";
@@ -63,7 +63,7 @@ function title(context: Context, nLayer: number, layer: number, nHead: number, a
 
 function arrays(context: Context, attention: Attention, profile: Profile, layer: number, at: number, prompt: number): Node[] {
   const { state, width, document } = context;
-  const texts = attention.prompts[prompt]?.texts ?? [];
+  const { texts, special } = attention.prompts[prompt] ?? { texts: [], special: [] };
   const alpha = attention.alpha(prompt, layer, at);
   const map = attention.map(prompt, layer, at);
   const n = map?.n ?? attention.length(prompt);
@@ -78,7 +78,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
   let cross: (row: number | null) => void = () => {};
   const text = texts.length > 0 && (alpha || map) ? tokenText({
     label: `Prompt ${prompt}, shaded by the attention that each token receives`,
-    texts,
+    texts, special,
     shade: (i) => (alpha ? Math.sqrt(alpha[i] ?? 0) : null),
     mark: isSink,
     tip: (i) => [`${i} ${quoted(texts[i]!)}`, ...(alpha ? [`receives ${fixed(alpha[i], 4)}${isSink(i) ? ", a sink" : ""}${seen(profile, n, i) ? "" : `; few rows see it`}`] : []), ...(map ? topKeys(map, texts, i) : [])],
@@ -119,7 +119,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
       choose,
     });
     cross = drawn.cross;
-    pictures.push(figure({ id: "map", title: "Attention map", note: `Rows are queries, columns keys${shrunk ? "; the largest weight in each pixel" : ""}. A click chooses the query.`, controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where }));
+    pictures.push(figure({ id: "map", title: "Attention map", note: `Rows are queries, columns keys${shrunk ? "; the largest weight in each pixel" : ""}.`, hint: "A click chooses the query.", controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where }));
     fanView = fan({ map, texts, width: w, query: query!, hover: (q) => showQuery(q, "fan"), leave: back, choose });
     pictures.push(h("div", { class: "beside" }, figure({ id: "fan", title: "Whom a query looks at", note: "Queries on the left, the strongest keys of the chosen one on the right.", plot: fanView.plot, over: fanView.element, file: where, numbers: () => queryTable(map, texts, chosen ?? 0) })));
   } else {
@@ -130,7 +130,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
         at: (row, column) => bands[row]![column]!, cells: attention.nBand, n: attention.nBand, size, scale, of: each > 1 ? " band" : "",
         hover: (row, column, event) => (row === null ? hideTip() : showTip(event.clientX, event.clientY, [`queries ${bandText(row, each, profile)}`, `keys ${bandText(column, each, profile)}`, `mean weight ${fixed(bands[row]![column], 4)}`])),
       });
-      pictures.push(figure({ id: "map", title: "Attention in bands", note: `Mean weight of ${attention.nBand} bands of queries and keys, over all prompts. Whole maps come with --maps ${layer}:${at}.`, controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where }));
+      pictures.push(figure({ id: "map", title: "Attention in bands", note: `Mean weight of ${attention.nBand} bands of queries and keys, over all prompts. Whole maps come with --maps ${layer}:${at}.`, controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where, numbers: () => bandTable(bands, each, profile) }));
     }
   }
   if (alpha) {
@@ -158,7 +158,7 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
   if (attention.nPrompt > 0 && prompt >= attention.nPrompt) paired.unshift(h("p", { class: "note" }, `The report holds attention by token of the first ${plural(attention.nPrompt, "prompt")} alone; this is prompt ${prompt}.`));
   return [
     section("Attention", ...(map ? [paired[0]!] : paired)),
-    ...(text ? [section("The text", h("p", { class: "note" }, `The colour is the attention that a token receives in this head, on a square-root scale. Underlined: sinks, above ${epsilon}.`, map ? " A token under the pointer becomes the query; the keys that it looks at are framed." : ""), text.element)] : []),
+    ...(text ? [section("The text", h("p", { class: "note" }, `The colour is the attention that a token receives in this head, on a square-root scale. Underlined: sinks, above ${epsilon}.`, map && h("span", { class: "hint" }, " A token under the pointer becomes the query; the keys that it looks at are framed.")), text.element)] : []),
     ...(map && paired.length > 1 ? [section("Keys", ...paired.slice(1))] : []),
   ];
 }
@@ -181,13 +181,19 @@ const weightText = (map: AttentionMap, attention: Attention, row: number, key: n
 function topKeys(map: AttentionMap, texts: string[], query: number): string[] {
   const row = map.row(query);
   const top = strongest(row, 3, 0);
-  return top.length === 0 ? [] : [`looks at ${top.map((k) => `${k} ${clipped(named(texts, k), 12)} ${fixed(row[k], 3)}`).join(", ")}`];
+  return top.length === 0 ? [] : [`looks at ${top.map((k) => `${k} ${isolated(clipped(named(texts, k), 12))} ${fixed(row[k], 3)}`).join(", ")}`];
 }
 
 function queryTable(map: AttentionMap, texts: string[], query: number) {
   const row = map.row(query);
   return tableOf({ caption: `Whom query ${query} looks at`, columns: [{ label: "key", value: (k) => k }, { label: "token", value: (k) => named(texts, k), text: true }, { label: "weight", value: (k) => Number(row[k]!.toPrecision(3)) }], rows: strongest(row, 64, 0) });
 }
+
+const bandTable = (bands: Float32Array[], each: number, profile: Profile) => tableOf({
+  caption: "Mean weight between bands",
+  columns: [{ label: "queries", value: (r) => bandText(r.query, each, profile), text: true }, { label: "keys", value: (r) => bandText(r.key, each, profile), text: true }, { label: "mean weight", value: (r) => Number(r.weight.toPrecision(4)), show: (r) => fixed(r.weight, 4) }],
+  rows: bands.flatMap((row, query) => Array.from(row, (weight, key) => ({ query, key, weight }))).filter((r) => r.weight > 0),
+});
 
 const bandText = (band: number, each: number, profile: Profile) => (each <= 1 ? String(band) : `${Math.ceil((band * profile.run.length) / 32)} to ${Math.ceil(((band + 1) * profile.run.length) / 32) - 1}`);
 

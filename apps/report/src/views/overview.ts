@@ -1,15 +1,15 @@
 // Answer first: the sentence, the model, what the numbers depend on; then all heads at once.
-import { as, explanationOf, type Content, type Document, type Profile } from "../data/documents";
+import { as, explanationOf, type Content, type Profile } from "../data/documents";
 import { domainOf, headNumbers, metricsOf } from "../data/metrics";
-import { onsetOf } from "../data/training";
 import { h } from "../dom";
-import { count, fixed, interval, percent, plain, plural, quoted, signed } from "../format";
+import { fixed, interval, percent, quoted } from "../format";
 import { figure } from "../plot/figure";
 import { grid, gridRows } from "../plot/grid";
 import { lines } from "../plot/lines";
 import { tableOf } from "../plot/csv";
 import { table } from "../plot/table";
-import { choice, facts, half, notesOf, pair, section, type Context, type View } from "./view";
+import { answer } from "./answer";
+import { choice, half, notesOf, pair, section, type Context, type View } from "./view";
 
 export const overview: View = {
   key: "overview",
@@ -27,65 +27,6 @@ function notes(content: Content): string[] {
   const own = "notes" in content ? content.notes : [];
   const explained = content.schema === "sinkscope.profile/1" ? (content.explain?.notes ?? []) : [];
   return [...new Set([...own, ...explained])];
-}
-
-// The sentence in two sizes: what is so, and how much.
-export function answer(document: Document): HTMLElement {
-  const sentence = sentenceOf(document.content);
-  const [, claim, numbers] = /^((?:[^`:]|`[^`]*`|:(?! ))*): ([\s\S]*)$/.exec(sentence) ?? [null, sentence, ""];
-  return h("header", { class: "answer" },
-    h("h1", {}, marked(claim!)),
-    numbers && h("p", { class: "lede" }, marked(numbers)),
-    facts(dependsOn(document.content)));
-}
-
-const marked = (sentence: string): (string | Node)[] => sentence.split(/(`[^`]*`)/).map((part) => (/^`.*`$/s.test(part) ? h("code", {}, h("bdi", {}, quoted(part.slice(1, -1)))) : part));
-
-function sentenceOf(content: Content): string {
-  switch (content.schema) {
-    case "sinkscope.profile/1":
-      return content.explain?.answer ?? content.answer;
-    case "sinkscope.explain/1":
-      return content.answer;
-    case "sinkscope.ablate/1": {
-      const most = [...content.edits].sort((a, b) => Math.abs(b.loss_change ?? 0) - Math.abs(a.loss_change ?? 0))[0];
-      const control = most?.control ? `, at places drawn at random by ${signed(most.control.loss_change, 3)}` : "";
-      return `${content.model.name}, with ${plural(content.edits.length, "edit")}` + (most ? `: \`${most.edit}\` changes the loss most, by ${signed(most.loss_change, 3)} nats per token${control}` : "");
-    }
-    case "sinkscope.eval/1":
-      return `${content.model.name}, ${plural(content.results.length, "cache")} side by side: ${content.run.task === "text" ? `${count(content.run.n_token)} tokens of text` : content.run.task === "needle" ? "needles in a long text" : "lines in a long text"}`;
-    case "sinkscope.denoise/1": {
-      const [first, last] = [content.steps[0], content.steps.at(-1)];
-      return `${content.model.name} writes ${plural(content.run.length, "token")} in ${plural(content.steps.length, "step")}: the centre of its sinks goes from position ${fixed(first?.centre, 1)} to ${fixed(last?.centre, 1)}`;
-    }
-    case "sinkscope.training/1":
-      return content.runs.length > 1 ? `${content.title}: sinks set in in ${content.runs.filter((r) => onsetOf(r.lines)).length} of ${content.runs.length} runs` : content.title;
-  }
-}
-
-function dependsOn(content: Content): [string, string][] {
-  if (content.schema === "sinkscope.training/1") return [["runs", count(content.runs.length)], ["variants", count(new Set(content.runs.map((r) => r.variant)).size)]];
-  const { model } = content;
-  const about: [string, string][] = [
-    ["architecture", `${model.architecture}, ${model.n_layer} layers of ${model.n_head} heads${model.n_expert > 0 ? `, ${model.n_expert} experts` : ""}, ${model.file_type}`],
-  ];
-  if (content.schema === "sinkscope.eval/1") {
-    const { run } = content;
-    return [...about, ["text", run.text || run.task], ["tokens", count(run.n_token)], ["BOS", run.bos ? "first" : "none"], ["chunk", `${run.chunk} tokens`], ["positions", run.positions], ["protected", run.protect || "nothing"], ["seed", String(run.seed)]];
-  }
-  if (content.schema === "sinkscope.denoise/1") {
-    const { run } = content;
-    return [...about, ["answer", plural(run.length, "token")], ["prompt", plural(run.n_prompt, "token")], ["block", count(run.block)], ["remasking", run.remasking], ["temperature", plain(run.temperature)], ["epsilon", plain(run.epsilon)], ["seed", String(run.seed)]];
-  }
-  const { run } = content;
-  return [...about,
-    ["prompts", `${count(run.n_prompt)} of ${run.shortest === run.length ? count(run.length) : `${count(run.shortest)} to ${count(run.length)}`} tokens`],
-    ["first token", run.bos === "first" ? "BOS" : "no BOS"],
-    ["epsilon", plain(run.epsilon)],
-    ["cache", run.kv_type],
-    ["seed", String(run.seed)],
-    ["file", `SHA-256 ${model.sha256.slice(0, 12)}…`],
-  ];
 }
 
 function gridFigure(context: Context): HTMLElement {
@@ -109,7 +50,8 @@ function gridFigure(context: Context): HTMLElement {
   return figure({
     id: "heads",
     title: metric.label,
-    note: `${metric.what[0]!.toUpperCase()}${metric.what.slice(1)}. Above: means of layers. ${canOpen ? "Choose a cell to see that head." : ""}`,
+    note: `${metric.what[0]!.toUpperCase()}${metric.what.slice(1)}. Above: means of layers.`,
+    hint: canOpen ? "Choose a cell to see that head." : undefined,
     controls: choice("Colour by", "metric", metrics.map((m) => [m.key, m.label] as const), metric.key, context),
     plot,
     over,

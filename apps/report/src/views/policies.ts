@@ -2,6 +2,7 @@
 import * as Plot from "@observablehq/plot";
 import { mean as meanOf } from "d3";
 import { as, type Evaluation } from "../data/documents";
+import { resultName, type Result } from "../data/evaluation";
 import { bytes, count, fixed, isNumber, percent, short, tick } from "../format";
 import { figure } from "../plot/figure";
 import { lines, logAxisX, logAxisY, logTicks, plotStyle, spread, type Series } from "../plot/lines";
@@ -9,13 +10,10 @@ import { tableOf } from "../plot/csv";
 import { table } from "../plot/table";
 import { colours, muted, seriesColour } from "../theme";
 import { s } from "../dom";
-import { answer } from "./overview";
+import { answer } from "./answer";
 import { choice, half, notesOf, pair, section, type Context, type View } from "./view";
 import { depths } from "../plot/depths";
-
-export type Result = Evaluation["results"][number];
-
-export const resultName = (r: Result): string => [r.policy, r.budget_rows > 0 ? `${r.budget_rows}` : "", r.kv_type !== "f16" ? r.kv_type : "", r.policy === "streaming" && r.sinks !== 4 ? `${r.sinks} sinks` : ""].filter(Boolean).join(" ");
+import { fitted, textWidth } from "../plot/scale";
 
 export const policies: View = {
   key: "policies",
@@ -59,9 +57,11 @@ function ofText(e: Evaluation, context: Context): Node[] {
   }));
   const quality = (["ppl", "kl", "same_top"] as const).filter((key) => e.results.some((r) => isNumber(r[key])));
   const titles = { ppl: ["Perplexity over bytes", "perplexity"], kl: ["Divergence over bytes", "KL from the full cache, nats"], same_top: ["Same top token over bytes", "same top, %"] } as const;
-  const plots = quality.map((key) => figure({ id: `${key}-bytes`, title: titles[key][0], note: `Memory of keys and values; ${key === "same_top" ? "upper" : "lower"} left is better.`, plot: overBytes(e.results, (r) => r[key], titles[key][1], w, key === "ppl"), file: document.name, numbers: () => tableOf({ caption: titles[key][0], columns: [{ label: "policy", value: (r) => resultName(r), text: true }, { label: "kv_bytes", value: (r) => r.kv_bytes }, { label: key, value: (r) => r[key] }], rows: e.results }) }));
+  const plots = quality.map((key) => figure({ id: `${key}-bytes`, title: titles[key][0], note: `Memory of keys and values; ${key === "same_top" ? "upper" : "lower"} left is better.`, plot: overBytes(e.results, (r) => r[key], titles[key][1], w, key === "ppl"), file: document.name, numbers: () => bytesTable(e, titles[key][0], key) }));
   return [section("Over the text", over[0]!), section("Against memory", ...pairs(plots)), section("Speed", over[1]!)];
 }
+
+const bytesTable = (e: Evaluation, caption: string, key: "ppl" | "kl" | "same_top" | "accuracy") => tableOf({ caption, columns: [{ label: "policy", value: resultName, text: true }, { label: "kv_bytes", value: (r) => r.kv_bytes }, { label: key, value: (r) => r[key] }], rows: e.results });
 
 export const pairs = (figures: HTMLElement[]): HTMLElement[] => Array.from({ length: Math.ceil(figures.length / 2) }, (_, i) => pair(...figures.slice(2 * i, 2 * i + 2)));
 
@@ -69,7 +69,7 @@ export function overBytes(results: readonly Result[], of: (r: Result) => number 
   const points = results.filter((r) => isNumber(of(r))).map((r) => ({ x: r.kv_bytes, y: of(r)!, policy: r.policy, name: resultName(r), colour: policyColour(results, r) }));
   const names = [...new Set(points.map((p) => p.policy))];
   const ticks = log ? logTicks(points.map((p) => p.y)) : [];
-  const marginRight = 30 + 6.2 * Math.max(...names.map((n) => n.length));
+  const [widest, marginRight] = [width * 0.25, 30 + Math.min(width * 0.25, Math.max(...names.map((n) => textWidth(n))))];
   const plot = Plot.plot({
     width, height: 300, marginTop: 28, marginLeft: 56, marginBottom: 40, marginRight, style: plotStyle(),
     x: { type: "log", axis: null, inset: 6 },
@@ -86,7 +86,7 @@ export function overBytes(results: readonly Result[], of: (r: Result) => number 
   const [toX, toY] = [plot.scale("x")!, plot.scale("y")!];
   const ends = names.map((name) => { const p = points.filter((q) => q.policy === name).sort((a, b) => a.x - b.x).at(-1)!; return { name, colour: p.colour, x: toX.apply(p.x) as number, at: toY.apply(p.y) as number, y: toY.apply(p.y) as number }; }).sort((a, b) => a.y - b.y);
   spread(ends, 14, 24, 262);
-  for (const end of ends) plot.append(s("path", { d: `M${end.x + 6},${end.at}L${end.x + 13},${end.y}`, stroke: muted(), fill: "none" }), s("text", { x: end.x + 16, y: end.y, dy: "0.35em", fill: colours().ink, "text-anchor": "start" }, end.name));
+  for (const end of ends) plot.append(s("path", { d: `M${end.x + 6},${end.at}L${end.x + 13},${end.y}`, stroke: muted(), fill: "none" }), s("text", { x: end.x + 16, y: end.y, dy: "0.35em", fill: colours().ink, "text-anchor": "start" }, fitted(end.name, widest)));
   return plot;
 }
 
@@ -100,7 +100,7 @@ function ofAnswers(e: Evaluation, { document, width }: Context): Node[] {
   const w = half(width);
   return [
     section("Answers", ...pairs(e.results.map((r, i) => figure({ id: `answers-${i}`, title: resultName(r), note: `${percent(r.accuracy)} of ${count(r.answers?.length)} right.`, plot: depths(r.answers ?? [], e.run.task, w), file: document.name, numbers: () => tableOf({ caption: `Answers of ${resultName(r)}`, columns: [{ label: "length", value: (a) => a.length }, { label: "depth", value: (a) => a.depth }, { label: "line", value: (a) => a.line }, { label: "expected", value: (a) => a.expected, text: true }, { label: "found", value: (a) => a.found, text: true }], rows: r.answers ?? [] }) })))),
-    section("Against memory", figure({ id: "accuracy-bytes", title: "Right answers over bytes", plot: overBytes(e.results, (r) => r.accuracy, "right answers, %", width, false), file: document.name })),
+    section("Against memory", figure({ id: "accuracy-bytes", title: "Right answers over bytes", plot: overBytes(e.results, (r) => r.accuracy, "right answers, %", width, false), file: document.name, numbers: () => bytesTable(e, "Right answers over bytes", "accuracy") })),
   ];
 }
 

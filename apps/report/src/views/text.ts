@@ -24,12 +24,12 @@ export const text: View = {
     const epsilon = profile.run.epsilon ?? 0.3;
     const alpha = attention.meanAlpha(prompt, heads) ?? new Float32Array(0);
     const rate = attention.sinkRate(prompt, heads, epsilon) ?? new Float32Array(0);
-    const { texts } = attention.prompts[prompt]!;
+    const { texts, special } = attention.prompts[prompt]!;
     const isSink = (k: number) => (rate[k] ?? 0) > 0.25 && seen(profile, texts.length, k);
     const of = chosen === "all" ? "all heads" : `the heads of layer ${chosen}`;
     const shown = tokenText({
       label: `Prompt ${prompt}, shaded by the attention that each token receives from ${of}`,
-      texts,
+      texts, special,
       shade: (i) => Math.sqrt(alpha[i] ?? 0),
       mark: isSink,
       tip: (i) => [`${i} ${quoted(texts[i]!)}`, `mean attention ${fixed(alpha[i], 4)}`, `${percent((rate[i] ?? 0) * 100, 0)} of the heads sink on it`, ...(seen(profile, texts.length, i) ? [] : [`fewer than ${profile.run.min_rows} rows see it`])],

@@ -1,6 +1,6 @@
 // How sinks emerge: curves over training, a line for each seed.
-import { as, type Training } from "../data/documents";
-import { curveOf, onsetOf, TRAINING_METRICS, variantName, variantsOf, type TrainingMetric, type Variant } from "../data/training";
+import { as, type Run, type Training } from "../data/documents";
+import { curveOf, onsetOf, TRAINING_METRICS, variantsOf, type TrainingMetric, type Variant } from "../data/training";
 import { count, fixed, percent, short } from "../format";
 import { figure } from "../plot/figure";
 import { grid } from "../plot/grid";
@@ -9,7 +9,7 @@ import { tableOf } from "../plot/csv";
 import { table } from "../plot/table";
 import { seriesColour } from "../theme";
 import type { Metric } from "../data/metrics";
-import { answer } from "./overview";
+import { answer } from "./answer";
 import { choice, half, section, type Context, type View } from "./view";
 import { pairs } from "./policies";
 import { h } from "../dom";
@@ -28,7 +28,7 @@ export const trainingView: View = {
     const axes = ([["step", "steps"], ["tokens", "tokens"]] as const).filter(([key]) => t.runs.some((r) => r.lines.some((l) => l[key] !== null)));
     const axis: Axis = axes.find(([key]) => key === state.text("axis", "step"))?.[0] ?? "step";
     const metrics = TRAINING_METRICS.filter((m) => t.runs.some((r) => r.lines.some((l) => m.of(l) !== null)));
-    const chosen = metrics.find((m) => m.key === state.text("metric", "")) ?? metrics[0]!;
+    const chosen = metrics.find((m) => m.key === state.text("metric", "")) ?? (metrics.find((m) => m.key === "share" && t.runs.every((r) => r.lines.length > 0 && m.of(r.lines.at(-1)!) !== null)) ?? metrics[0]!);
     const rest = metrics.filter((m) => m !== chosen && ["alpha", "sink_rate", "validation", "norm_ratio", "strongest"].includes(m.key)).slice(0, 4);
     const w = half(width);
     const draw = (m: TrainingMetric, each: number, height: number, controls?: HTMLElement) => figure({
@@ -54,14 +54,14 @@ export const trainingView: View = {
 export function emergence(variants: Variant[], m: TrainingMetric, axis: Axis, width: number, height: number): SVGSVGElement {
   const begun = <P extends { x: number | null }>(points: P[]) => points.filter((p): p is P & { x: number } => (p.x ?? 0) > 0); // step 0 has no place on a logarithmic axis
   const series: Series[] = variants.flatMap((variant, i): Series[] => [
-    ...(variant.runs.length > 1 ? variant.runs.map((run): Series => ({ name: `${variantName(variant.name)}, seed ${run.seed}`, colour: seriesColour(i), thin: true, unnamed: true, dash: "", points: begun(run.lines.map((l) => ({ x: l[axis], y: m.of(l) }))) })) : []),
-    { name: variantName(variant.name), colour: seriesColour(i), dash: "", points: begun(curveOf(variant, axis, m.of).filter((p) => p.n === variant.runs.length)) },
+    ...(variant.runs.length > 1 ? variant.runs.map((run): Series => ({ name: `${variant.label}, seed ${run.seed}`, colour: seriesColour(i), thin: true, unnamed: true, dash: "", points: begun(run.lines.map((l) => ({ x: l[axis], y: m.of(l) }))) })) : []),
+    { name: variant.label, colour: seriesColour(i), dash: "", points: begun(curveOf(variant, axis, m.of).filter((p) => p.n === variant.runs.length)) },
   ]);
   if (m.quiet) series.push({ name: m.quiet.name, quiet: true, points: begun((variants[0]?.runs[0]?.lines ?? []).map((l) => ({ x: l[axis], y: m.quiet!.of(l) }))) });
   return lines({ series, width, height, x: { label: axis === "step" ? "training step" : "tokens trained on", type: "log" }, y: { label: m.label, ...(m.log ? { type: "log" } : {}) } });
 }
 
-function curveTable(variants: Variant[], m: TrainingMetric, axis: Axis) {
+export function curveTable(variants: Variant[], m: TrainingMetric, axis: Axis) {
   const rows = variants.flatMap((v) => v.runs.flatMap((run) => run.lines.map((line) => ({ variant: v.name, seed: run.seed, x: line[axis], y: m.of(line) }))));
   return tableOf({ caption: m.label, columns: [{ label: "variant", value: (r) => r.variant, text: true }, { label: "seed", value: (r) => r.seed }, { label: axis, value: (r) => r.x }, { label: m.key, value: (r) => r.y, show: (r) => short(r.y) }], rows });
 }
@@ -89,14 +89,15 @@ function byLayer(t: Training, context: Context): HTMLElement {
 }
 
 function runTable(t: Training, { document }: Context): HTMLElement {
+  const labels = new Map(variantsOf(t).map((v) => [v.name, v.label]));
   return table({
     caption: "Sinks set in where attention to the first token stays 1.5 times above both the untrained model's and uniform attention's",
     file: `${document.name}-runs`,
     columns: [
       { label: "run", value: (r) => r.name, text: true },
-      { label: "variant", value: (r) => r.variant, show: (r) => variantName(r.variant), text: true },
+      { label: "variant", value: (r) => r.variant, show: (r) => labels.get(r.variant)!, text: true },
       { label: "seed", value: (r) => r.seed },
-      { label: "parameters", value: (r) => r.parameters, show: (r) => count(r.parameters) },
+      ...(t.runs.some((r) => r.parameters !== null) ? [{ label: "parameters", value: (r: Run) => r.parameters, show: (r: Run) => count(r.parameters) }] : []),
       { label: "steps", value: (r) => r.lines.at(-1)?.step, show: (r) => count(r.lines.at(-1)?.step) },
       { label: "sinks set in at step", value: (r) => onsetOf(r.lines)?.step, show: (r) => { const at = onsetOf(r.lines); return at ? count(at.step) : "never"; } },
       { label: "attention to the first", value: (r) => r.lines.at(-1)?.alpha, show: (r) => fixed(r.lines.at(-1)?.alpha, 3) },

@@ -24,7 +24,8 @@ export const pair = (...children: (Node | null | false)[]): HTMLElement => h("di
 export function choice(label: string, key: string, options: readonly (readonly [value: string, text: string])[], value: string, { state }: Pick<Context, "state">): HTMLElement {
   return h("label", { class: "choice" }, h("span", {}, label),
     h("select", { "data-focus": key, onchange: (event) => state.set({ [key]: (event.target as HTMLSelectElement).value }) },
-      options.map(([v, text]) => h("option", { value: v, selected: v === value }, text))));
+      options.map(([v, text]) => h("option", { value: v, selected: v === value }, text))),
+    h("span", { class: "paper" }, options.find(([v]) => v === value)?.[1]));
 }
 
 export function section(title: string, ...children: (Node | string | null | false | undefined)[]): HTMLElement {

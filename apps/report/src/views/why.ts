@@ -121,6 +121,7 @@ function outliers(e: Explanation, { document }: Context): Node[] {
   return [section("Numbers and tokens that stand out",
     e.outliers.length > 0 && table({
       caption: "Dimensions of the hidden state with outliers",
+      brief: true,
       file: `${document.name}-outliers`,
       columns: [
         { label: "dimension", value: (o) => o.dim },
@@ -137,6 +138,7 @@ function outliers(e: Explanation, { document }: Context): Node[] {
     }),
     e.secondary.length > 0 && table({
       caption: "Tokens that become like the first one",
+      brief: true,
       file: `${document.name}-secondary`,
       columns: [
         { label: "prompt", value: (x) => x.prompt },
@@ -158,7 +160,7 @@ function experts(e: Explanation, { document, width }: Context): Node[] {
   const nExpert = Math.max(e.model.n_expert, ...numbers.map((row) => row.length));
   for (const row of numbers) for (let i = 0; i < nExpert; ++i) row[i] ??= null;
   const isSuper = (layer: number, expert: number) => e.experts.some((x) => x.super && x.layer === layer && x.expert === expert);
-  const { plot, over } = grid({ numbers, metric: EXPERT_METRIC, domain: [-1, 1], width, rows: "expert", marked: isSuper, markedNote: "super expert" });
+  const { plot, over } = grid({ numbers, metric: EXPERT_METRIC, domain: [-1, 1], width, rows: "expert", means: false, marked: isSuper, markedNote: "super expert" });
   return [section("Experts",
     h("p", { class: "note" }, isNumber(e.d_sink) ? `With the super experts silent, attention to sink tokens falls by ${percent(e.d_sink * 100)}.` : "No super expert was found."),
     figure({
