@@ -56,7 +56,7 @@ export function lines({ series, width, height = 260, x, y, rules = [], marks = [
     width,
     height,
     marginTop,
-    marginLeft: 52,
+    marginLeft: Math.max(52, 16 + Math.max(0, ...(yTicks ?? []).map((v) => textWidth(tick(v))))),
     marginBottom: 38,
     marginRight,
     style: plotStyle(),
