@@ -158,6 +158,8 @@ int evaluate(const std::vector<std::string>& folders, const EvaluationOptions& o
   for (const std::string& type : o.types) column("rise, " + type);
   column(fmt::format("loss behind {} tokens", o.window));
   for (const int first : o.first) column(fmt::format("rise, last {} keys{}", o.window, first == 0 ? "" : fmt::format(" and first {}", first)));
+  for (const int length : o.lengths)
+    for (const char* what : {"heads that sink, %", "attention to the first token", "uniform", "strongest head", "through the gate"}) column(fmt::format("{} tokens: {}", length, what));
   std::fputs((head + line + "\n").c_str(), stdout);
   for (const std::string& folder : folders) {
     const Evaluation e = evaluate_run(folder, o);
@@ -165,6 +167,7 @@ int evaluate(const std::vector<std::string>& folders, const EvaluationOptions& o
     for (const double loss : e.rounded) row += fmt::format(" {:.4f} |", loss - e.loss);
     row += fmt::format(" {:.4f} |", e.loss_behind);
     for (const double loss : e.streaming) row += fmt::format(" {:.4f} |", loss - e.loss_behind);
+    for (const Measurement& m : e.sinks) row += fmt::format(" {:.1f} | {:.3f} | {:.3f} | {:.3f} | {:.3f} |", m.sink_rate, m.alpha, m.alpha_null, m.strongest, m.gated_alpha);
     std::fputs((row + "\n").c_str(), stdout);
     std::fflush(stdout);
   }
@@ -247,6 +250,7 @@ int main_of(int argc, char** argv) {
   evaluate_command->add_option("--types", evaluation.types, "types of ggml that the layers' weights are rounded to")->delimiter(',')->allow_extra_args(false)->capture_default_str();
   evaluate_command->add_option("--window", evaluation.window, "last keys that remain")->capture_default_str();
   evaluate_command->add_option("--first", evaluation.first, "first keys that remain too")->delimiter(',')->allow_extra_args(false)->capture_default_str()->check(CLI::NonNegativeNumber);
+  evaluate_command->add_option("--length", evaluation.lengths, "tokens of prompts that sinks are measured on")->delimiter(',')->allow_extra_args(false)->capture_default_str();
   evaluate_command->add_option("--contexts", evaluation.contexts, "contexts of the validation part")->capture_default_str()->check(CLI::Range(1, 4096));
   evaluate_command->callback([&] { chosen = [&] { return evaluate(folders, evaluation); }; });
 

@@ -62,12 +62,15 @@ Evaluation evaluate_run(const std::string& folder, const EvaluationOptions& o) {
   if (run.config.model.diffusion) throw UsageError(fmt::format("'{}' is a masked diffusion model, which has no next token; give a run without model.diffusion", folder));
   const int64_t n = run.config.data.context;
   if (o.window < 1 || o.window >= n) throw UsageError(fmt::format("--window {} is not from 1 to {}, the contexts that '{}' was trained on; give another", o.window, n - 1, folder));
+  for (const int length : o.lengths)
+    if (length < 32 || length > n) throw UsageError(fmt::format("--length {} is not from 32 to {}, the contexts that '{}' was trained on; give another", length, n, folder));
   Tensor contexts = torch::empty({o.contexts, n + 1}, torch::kLong);
   Packing(*run.data, run.config.data.packing, 0).validation(0, o.contexts, static_cast<int>(n), {contexts.data_ptr<int64_t>(), static_cast<size_t>(contexts.numel())});
 
   const int64_t first_loss = std::max(run.config.model.prefix - 1, 0), behind = std::max<int64_t>(o.window, first_loss);  // positions in a prefix see their own target
   const Tensor whole = loss_by_position(run.model, contexts);
-  Evaluation result{.loss = mean_from(whole, first_loss), .rounded = {}, .loss_behind = mean_from(whole, behind), .streaming = {}};
+  Evaluation result{.loss = mean_from(whole, first_loss), .rounded = {}, .loss_behind = mean_from(whole, behind), .streaming = {}, .sinks = {}};
+  for (const int length : o.lengths) result.sinks.push_back(measure(run.model, contexts.narrow(1, 0, length + 1), {}));
   for (const int first : o.first) {
     run.model->remains = {.last = o.window, .first = first};
     result.streaming.push_back(mean_from(loss_by_position(run.model, contexts), behind));

@@ -1,9 +1,11 @@
 // What the model of a run loses on the validation part when its weights are rounded, and when it forgets: when queries see the last
-// keys alone, with and without the first ones.
+// keys alone, with and without the first ones; and its sinks on prompts of other lengths than telemetry's.
 #pragma once
 
 #include <string>
 #include <vector>
+
+#include "training/telemetry.h"
 
 namespace sinkscope::train {
 
@@ -11,6 +13,7 @@ struct EvaluationOptions {
   std::vector<std::string> types = {"q8_0", "q4_0"};  // that the layers' matrices are rounded to, by ggml's quantiser
   int window = 64;                       // last keys that remain, the query's own included
   std::vector<int> first = {0, 1, 4};    // first keys that remain too
+  std::vector<int> lengths = {64};       // of prompts that sinks are measured on: fronts of the contexts
   int contexts = 64;                     // of the validation part
 };
 
@@ -20,6 +23,7 @@ struct Evaluation {
   // Of the tokens behind the window, at the positions that they were trained on.
   double loss_behind = 0;
   std::vector<double> streaming;         // by number of first keys
+  std::vector<Measurement> sinks;        // by length
 };
 
 // Throws UsageError for types that ggml has not or that do not fit the model's rows, InputError for a folder without a model.
