@@ -14,6 +14,9 @@ import unittest
 from program import FAILED, MODEL, PATIENCE, SMALL, Terminal, Test, WRONG_USE, environment, words
 
 
+SAMPLES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "docs", "samples")
+
+
 class Eval(Test):
     def setUp(self):
         super().setUp()
@@ -167,6 +170,19 @@ class Eval(Test):
     def test_a_policy_that_protects_nothing_says_so(self):
         self.works("eval", MODEL, "text", "--policy", "window,h2o", "--protect", "first:4", "--budget", "64", "--tokens", "80", "--json", "out.json")
         self.assertIn("policy window keeps the newest rows alone: --protect is for the others", self.load("out.json")["notes"])
+
+    def test_a_short_text_shows_what_the_documentation_says(self):
+        texts = [open(os.path.join(SAMPLES, name), encoding="utf-8").read() for name in sorted(os.listdir(SAMPLES))]
+        self.write("samples", "\n".join(texts))
+        command = ["eval", MODEL, "samples", "--tokens", "1024", "--budget", "256", "--sinks", "1", "--json", "out.json"]
+        self.works(*command, "--policy", "window,streaming,adakv")
+        full, window, streaming, adakv = self.load("out.json")["results"]
+        self.assertGreater(window["ppl"], 1.5 * streaming["ppl"])  # without the sink it falls apart, one row mends it
+        self.assertLess(adakv["kv_bytes"], .29 * full["kv_bytes"])  # a quarter of the rows, unevenly; on longer texts a head's newest block weighs less
+        self.works(*command, "--policy", "full", "--kv-type", "q4c", "--chunk", "64")
+        full, coded = self.load("out.json")["results"]
+        self.assertAlmostEqual(coded["ppl"] / full["ppl"], 1, delta=.01)
+        self.assertLess(coded["kv_bytes"], .33 * full["kv_bytes"])
 
     def test_alone_nothing_is_compared(self):
         self.works("eval", MODEL, "text", "--tokens", "200", "--policy", "streaming", "--budget", "96", "--json", "both.json")
