@@ -56,23 +56,31 @@ class Status {
 void report(const Outcome& o, const std::string& folder) {
   const Measurement& m = o.curve.back();
   const int at = onset(o.curve);
-  std::fputs(fmt::format("{}: {} steps, {:.1f}M tokens, loss {:.3f}, {:.0f} tokens/s, {:.0f} GFLOP/s (a plain product: {:.0f})\n"
+  const std::string speed = o.n_trained == 0 ? "had finished before" : fmt::format("{:.0f} tokens/s, {:.0f} GFLOP/s (a plain product: {:.0f})", o.state.tokens_per_second, o.state.gflops, o.product_gflops);
+  std::fputs(fmt::format("{}: {} steps, {:.1f}M tokens, loss {:.3f}, {}\n"
                          "first token: {:.1f} % of heads sink on it, attention {:.3f} (uniform {:.3f}), strongest head {:.3f}; {}\n", folder, m.step, static_cast<double>(m.tokens) / 1e6, m.validation,
-                         o.state.tokens_per_second, o.state.gflops, o.product_gflops, m.sink_rate, m.alpha, m.alpha_null, m.strongest,
+                         speed, m.sink_rate, m.alpha, m.alpha_null, m.strongest,
                          at < 0 ? "no sink has set in" : fmt::format("sinks set in at {:.1f}M tokens", static_cast<double>(o.curve[at].tokens) / 1e6)).c_str(), stdout);
 }
 
 void print_sentence(const std::string& sentence) { std::fputs(fmt::format("sinkscope-train: {}\n", sentence).c_str(), stderr); }
 
-// libtorch's errors go on for many lines, of which the first says what it is.
-std::string first_line(const char* what) { return std::string(what).substr(0, std::string_view(what).find('\n')); }
+void print_notes(const std::vector<std::string>& notes) {
+  for (const std::string& note : notes) print_sentence("note: " + note);
+}
+
+std::string sentence_of(const std::exception& e) {
+  const std::string_view what = e.what();
+  if (dynamic_cast<const InputError*>(&e)) return e.what();
+  if (dynamic_cast<const std::bad_alloc*>(&e) || what.find("DefaultCPUAllocator") != std::string::npos) return "memory does not suffice; use a smaller context, batch or model";
+  return fmt::format("internal error: {}; please report it with the command line", what.substr(0, what.find('\n')));  // libtorch's errors go on for many lines, of which the first says what it is
+}
 
 int run_one(const RunConfig& config, const std::string& folder) {
   Status status;
   bool begun = false;
   const Outcome o = train(config, folder, [&](const State& s) {
-    if (!std::exchange(begun, true))
-      for (const std::string& note : notes_of(config)) print_sentence("note: " + note);
+    if (!std::exchange(begun, true)) print_notes(notes_of(config));
     status.show(s);
     return !interrupted;
   });
@@ -90,9 +98,30 @@ void print_summary(const std::string& folder) {
   std::fputs(std::string(std::istreambuf_iterator<char>(summary), {}).c_str(), stdout);
 }
 
+// What would stop a run is said before the first one starts.
+void check_runs(const Sweep& sweep, const std::string& file) {
+  std::map<std::string, std::unique_ptr<TokenFile>> opened;
+  for (const SweepRun& run : sweep.runs) {
+    std::unique_ptr<TokenFile>& data = opened[run.config.data.folder];
+    if (!data) data = open_data(run.config, file, run.lines);
+    check_data(run.config, *data, file, run.lines);
+  }
+}
+
+// Threads that wait for each other's cores are slower than fewer.
+void note_threads(const Sweep& sweep, int jobs) {
+  const int n_core = threads_of({}), n_job = std::min(jobs, static_cast<int>(sweep.runs.size()));
+  int n_thread = 0;
+  for (const SweepRun& run : sweep.runs) n_thread = std::max(n_thread, threads_of(run.config.training));
+  if (n_job > 1 && n_job * n_thread > n_core)
+    print_sentence(fmt::format("note: {} runs at once with {} threads each are more than {} cores; use training.threads = {} or fewer --jobs", n_job, n_thread, n_core, std::max(1, n_core / n_job)));
+}
+
 // One process for each run, `jobs` of them at once: libtorch's state is the process's.
 int run_sweep(const std::string& file, const std::string& folder, int jobs) {
   const Sweep sweep = read_sweep(file);
+  check_runs(sweep, file);
+  note_threads(sweep, jobs);
   io::make_folder(folder);
   std::map<pid_t, std::string> running;
   int code = 0;
@@ -125,7 +154,7 @@ int run_sweep(const std::string& file, const std::string& folder, int jobs) {
       try {
         of_run = run_one(run.config, (fs::path(folder) / run.name).string());
       } catch (const std::exception& e) {
-        print_sentence(first_line(e.what()));
+        print_sentence(sentence_of(e));
       }
       std::fflush(stdout);
       _exit(of_run);
@@ -153,6 +182,7 @@ int summarise(const std::string& file, const std::string& folder) {
 // A table in markdown, a row for each run.
 int evaluate(const std::vector<std::string>& folders, const EvaluationOptions& o) {
   stop_at_once();
+  print_notes(notes_of_machine());
   std::string head = "| run | loss |", line = "\n|---|---|";
   const auto column = [&](const std::string& name) { head += fmt::format(" {} |", name), line += "---|"; };
   for (const std::string& type : o.types) column("rise, " + type);
@@ -185,6 +215,7 @@ int run_backcopy(BackcopyOptions options, const std::vector<std::string>& attent
   const auto known = variants();
   for (const std::string& name : attentions)
     if (std::ranges::find(known, name, &Variant::name) == known.end()) throw UsageError(fmt::format("--attention '{}' is unknown; see sinkscope-train keys", name));
+  print_notes(notes_of_machine());
   constexpr int kMeasurements = 12;
   for (const std::string& name : attentions) {
     options.attention = name;
@@ -200,7 +231,7 @@ int run_backcopy(BackcopyOptions options, const std::vector<std::string>& attent
 }
 
 int list_keys() {
-  for (const Key& k : keys()) std::fputs(fmt::format("{:<26} {}: {}; {}\n", fmt::format("{}.{}", k.section, k.name), default_of(k), k.what, allowed(k)).c_str(), stdout);
+  for (const Key& k : keys()) std::fputs(fmt::format("{:<26} {}: {}{}; {}\n", fmt::format("{}.{}", k.section, k.name), default_of(k), k.what, k.read_with ? fmt::format(", with {}", k.read_with->what) : "", allowed(k)).c_str(), stdout);
   std::fputs("\npresets\n", stdout);
   for (const Preset& p : presets()) std::fputs(fmt::format("{:<26} {}\n", p.name, p.what).c_str(), stdout);
   std::fputs("\nattention\n", stdout);
@@ -227,7 +258,10 @@ int main_of(int argc, char** argv) {
   run_command->add_option("--set", settings, "a key in place of the file's, as training.seed=2");
   run_command->callback([&] {
     chosen = [&] {
-      return run_one(read_run_config(file, settings), folder);
+      const auto [config, lines] = read_run_config(file, settings);
+      check_given({&config, 1}, file, lines);
+      check_data(config, *open_data(config, file, lines), file, lines);
+      return run_one(config, folder);
     };
   });
 
@@ -286,11 +320,8 @@ int main_of(int argc, char** argv) {
   } catch (const UsageError& e) {
     print_sentence(e.what());
     return kWrongUse;
-  } catch (const InputError& e) {
-    print_sentence(e.what());
-    return kFailed;
   } catch (const std::exception& e) {
-    print_sentence(fmt::format("internal error: {}; please report it with the command line", first_line(e.what())));
+    print_sentence(sentence_of(e));
     return kFailed;
   }
 }

@@ -9,6 +9,8 @@ import json
 import os
 import pathlib
 import random
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -116,6 +118,8 @@ class Use(Test):
         out, _ = self.works("keys")
         for word in ("model.attention", "data.packing", "training.exports", "emergence", "diffusion", "kv_bias", "gate_head", "2505.06708"):
             self.assertIn(word, out)
+        self.assertRegex(out, r"(?m)^training.rate +0.004: ")
+        self.assertRegex(out, r"(?m)^data.packing .*use context, document, none, fixed:P, random$")
 
     def test_prepare_says_what_is_wrong(self):
         self.fails(FAILED, ["no-text.txt"], "prepare", "no-text.txt", "--out", "data")
@@ -145,8 +149,33 @@ class Configurations(Test):
         self.says(["line 2", "model.prefix = 300", "data.context = 256"], "[model]\nprefix = 300\n" + folder)
         self.says(["line 2", "model.head_size = 7 is odd", "even"], "[model]\nhead_size = 7\n" + folder)
         self.says(["line 3", "experts_used = 9", "fewer"], "[model]\nexperts = 4\nexperts_used = 9\n" + folder)
-        self.says(["line 2", "data.packing = nowhere", "fixed:P"], "[data]\npacking = 'nowhere'\nfolder = 'x'\n")
+        self.says(["line 2", "data.packing = 'nowhere'", "use context, document, none, fixed:P, random"], "[data]\npacking = 'nowhere'\nfolder = 'x'\n")
         self.says(["line 2", "data.packing = fixed:300", "fixed:0 to fixed:255"], "[data]\npacking = 'fixed:300'\nfolder = 'x'\n")
+        self.says(["line 2", "data.packing = 3", "use context, document, none, fixed:P, random"], "[data]\npacking = 3\nfolder = 'x'\n")
+        self.says(["line 2", "training.rate = 0", "a number from 1e-09 to 10"], "[training]\nrate = 0\n" + folder)
+        self.says(["line 2", "training.rate = 40.25 cannot be"], "[training]\nrate = 40.25\n" + folder)
+
+    def test_what_does_not_go_with_the_rest_is_refused(self):
+        folder = f'[data]\nfolder = "{DATA}"\n'
+        self.says(["line 2", "data.folder = nope", "cannot read 'nope/tokens.bin'", "prepared"], "[data]\nfolder = 'nope'\n")
+        self.says(["line 2", "training.exports = true", "model.attention = gate_head", "sinkscope-train writes no architecture"], "[training]\nexports = true\n[model]\nattention = 'gate_head'\n" + folder)
+        self.says(["line 3", "data.context = 8000 is too long", "validation", "tokens"], folder + "context = 8000\n")
+        for key, value, needs in (("balance", 0.5, "model.experts"), ("experts_used", 3, "model.experts"), ("experts_shared", 1, "model.experts"), ("clip_gamma", -0.1, "model.attention = clipped"),
+                                  ("clip_zeta", 1.5, "model.attention = clipped")):
+            self.says(["line 2", f"model.{key} = {value} has no effect without {needs}"], f"[model]\n{key} = {value}\n" + folder)
+        self.says(["line 3", "model.rope_base = 500.0 has no effect without model.position = rope"], "[model]\nposition = 'alibi'\nrope_base = 500\n" + folder)
+
+    def test_memory_that_does_not_suffice_is_one_sentence(self):
+        run, gb = self.config(), 1 << 30
+        limited = lambda *settings: self.ended(subprocess.Popen([PROGRAM, "run", run, "--out", "out", *(word for s in settings for word in ("--set", s))], cwd=self.folder, stdout=subprocess.PIPE,
+                                                                stderr=subprocess.PIPE, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3 * gb, 3 * gb))))
+        code, _, err = limited("training.batch=4096", "model.heads=128", "model.layers=64")
+        self.assertEqual(code, FAILED, err)
+        self.assertRegex(err, r"run.toml, line 11: data.context = 24 with training.batch = 4096 needs more than .* GB .* there are 3.2; use a smaller")
+        self.assertFalse((self.folder / "out").exists())
+        code, _, err = limited("training.batch=4096", "model.ff_width=16384")
+        self.assertEqual(code, FAILED, err)
+        self.assertEqual(err.splitlines()[-1], "sinkscope-train: memory does not suffice; use a smaller context, batch or model")
 
     def test_errors_of_sweeps_do_too(self):
         run = self.config()
@@ -158,14 +187,21 @@ class Configurations(Test):
         self.says([f"line {at + 2}", "does not divide"], head + "[grid]\n'model.kv_heads' = [2, 3]\n", "sweep")
         self.says(["line 4", "model.layers = 0"], "title = 'x'\n\n[model]\nlayers = 0\n", "sweep")
         self.says(["line 1", "variants"], "variants = 3\n" + head, "sweep")
+        self.says([f"line {at + 3}", "data.folder = nope", "nope/tokens.bin"], head + f"[grid]\n'training.seed' = [1]\n'data.folder' = ['{DATA}', 'nope']\n", "sweep")
+        self.says([f"line {at + 2}", "data.context = 8000 is too long"], head + "[grid]\n'data.context' = [24, 8000]\n", "sweep")
+        self.says([f"line {at + 1}", "training.exports", "elu"], head + "exports = true\n[grid]\n'model.attention' = ['softmax', 'elu']\n", "sweep")
+        self.says([f"line {at + 2}", "model.clip_gamma = -0.5 has no effect"], head + "[grid]\n'model.clip_gamma' = [-0.03, -0.5]\n", "sweep")
+        self.says(["line 2", "model.clip_gamma"], "[model]\nclip_gamma = -0.5\n" + head.replace("[model]\n", "") + "[grid]\n'model.attention' = ['softmax', 'relu']\n", "sweep")
 
     def test_settings_of_the_command_line(self):
         run = self.config()
         self.fails(WRONG_USE, ["training.seed = x", "whole number"], "run", run, "--out", "out", "--set", "training.seed=x")
         self.fails(WRONG_USE, ["'seed'", "training.seed"], "run", run, "--out", "out", "--set", "seed=2")
         self.fails(FAILED, ["missing.toml"], "run", "missing.toml", "--out", "out")
-        self.fails(FAILED, ["no-data"], "run", run, "--out", "out", "--set", "data.folder=no-data")
-        self.fails(FAILED, ["training.exports", "gate_head"], "run", run, "--out", "out", "--set", "model.attention=gate_head", "--set", "training.exports=true")
+        self.fails(FAILED, ["run.toml and --set: data.folder = no-data"], "run", run, "--out", "out", "--set", "data.folder=no-data")
+        self.fails(FAILED, ["run.toml and --set: training.exports", "gate_head"], "run", run, "--out", "out", "--set", "model.attention=gate_head", "--set", "training.exports=true")
+        self.fails(FAILED, ["run.toml and --set: model.balance = 0.5 has no effect"], "run", run, "--out", "out", "--set", "model.balance=0.5")
+        self.assertFalse((self.folder / "out").exists())
 
 
 class Runs(Test):
@@ -180,11 +216,17 @@ class Runs(Test):
         self.assertEqual(lines[-1]["step"], 40)
         self.assertLess(lines[-1]["validation"], lines[0]["validation"])
         self.assertEqual(self.content("run", "steps", "step-40.gguf"), self.content("run", "model.gguf"))
+        out, err = self.works("run", "run/run.toml", "--out", "run")
+        self.assertIn("run: 40 steps, 0.0M tokens, loss", out)
+        self.assertIn("had finished before", out)
+        self.assertEqual(err, "")
 
     def test_what_cannot_be_expressed_is_said(self):
         _, err = self.works("run", self.config(), "--out", "run", "--set", "model.attention=gate_head")
         self.assertIn("note: no GGUF is written", err)
         self.assertNotIn("model.gguf", self.files("run"))
+        _, err = self.works("run", self.config(), "--out", "sandwich", "--set", "model.norm=sandwich")
+        self.assertIn("note: no GGUF is written: sinkscope-train writes no architecture with model.norm = sandwich", err)
 
     def test_ctrl_c_and_on_to_the_same_bits(self):
         run = self.config(steps=600)
@@ -200,6 +242,41 @@ class Runs(Test):
         for name in ("model.gguf", "telemetry.jsonl", "run.toml"):
             self.assertEqual(self.content("whole", name), self.content("parts", name), name)
         self.fails(FAILED, ["holds another run", "run.toml"], "run", run, "--out", "parts", "--set", "training.seed=2")
+
+
+    def test_a_killed_run_goes_on_to_the_same_bits(self):
+        """Killed before its first checkpoint and behind some: what is lost is no more than the steps between checkpoints."""
+        every, between = ("--set", "training.measurements=10000"), 50  # each step shows in its telemetry
+        run = self.config(steps=300)
+        run_to = lambda folder: ("run", run, "--out", folder, "--set", f"training.checkpoint={between}", *every)
+        self.works(*run_to("whole"))
+        telemetry = self.folder / "parts" / "telemetry.jsonl"
+        measured = lambda: json.loads(telemetry.read_text().splitlines()[-1])["step"] if telemetry.exists() else -1
+        for kill_at in (3, 120):
+            process = self.start(*run_to("parts"))
+            self.wait_for(lambda: measured() >= kill_at, process)
+            process.kill()
+            _, err = process.communicate(timeout=PATIENCE)
+            self.assertEqual((self.folder / "parts" / "checkpoint.pt").exists(), kill_at > between)
+        killed_at = measured()
+        for name in (".sinkscope-aBc123", "steps/.sinkscope-dEf456", ".sinkscope-notes.txt"):  # as a killed save leaves them, and what is none
+            (self.folder / "parts" / name).parent.mkdir(exist_ok=True)
+            (self.folder / "parts" / name).write_text("half")
+        _, err = self.works(*run_to("parts"))
+        begun_at = int(re.search(r"step (\d+) of 300", err).group(1)) - 1
+        self.assertEqual(begun_at % between, 0)
+        self.assertLessEqual(killed_at - begun_at, between)
+        self.assertEqual([name for name in self.files("parts") if ".sinkscope-" in name], [".sinkscope-notes.txt"])
+        for name in ("model.gguf", "telemetry.jsonl", "run.toml"):
+            self.assertEqual(self.content("whole", name), self.content("parts", name), name)
+
+    def test_a_folder_is_of_one_process(self):
+        run = self.config(steps=1000000)
+        process = self.start("run", run, "--out", "run")
+        self.wait_for(lambda: (self.folder / "run" / "checkpoint.pt").exists(), process)
+        self.fails(FAILED, ["another process trains in 'run'"], "run", run, "--out", "run")
+        process.send_signal(signal.SIGINT)
+        self.assertEqual(self.ended(process)[0], INTERRUPTED)
 
 
 class Sweeps(Test):
@@ -223,6 +300,7 @@ class Sweeps(Test):
         self.assertEqual(out.splitlines()[-2:], self.content("runs", "summary.md").decode().splitlines()[-2:])
         self.assertRegex(out, r"\| attention=softmax \| 2 \|")
         self.assertRegex(out, r"\| attention=sigmoid \| 2 \|")
+        self.assertNotIn("note", err)
         self.works("run", self.config(steps=250), "--out", "alone", "--set", "model.attention=sigmoid", "--set", "training.seed=2")
         self.assertEqual(self.content("alone", "model.gguf"), self.content("runs", "attention=sigmoid,seed=2", "model.gguf"))
         self.assertNotIn("the shortest run", out)
@@ -230,6 +308,12 @@ class Sweeps(Test):
         out, _ = self.works("summary", sweep, "--out", "runs")
         loss_at_end, loss_at_equal = (part.split("| attention=softmax | 2 | ")[1].split(" | ")[2] for part in out.split("where the shortest run ended"))
         self.assertLess(float(loss_at_end.split()[0]), float(loss_at_equal.split()[0]))
+
+    def test_more_threads_than_cores_are_noted(self):
+        sweep = self.config("sweep.toml", steps=2, more=self.GRID)
+        (self.folder / sweep).write_text((self.folder / sweep).read_text().replace("threads = 1", "threads = 0"))
+        _, err = self.works("sweep", sweep, "--out", "runs", "--jobs", "2")
+        self.assertRegex(err, r"note: 2 runs at once with \d+ threads each are more than \d+ cores; use training.threads = \d")
 
     def test_a_signal_to_it_alone_ends_its_runs(self):
         sweep = self.config("sweep.toml", steps=100000, more=self.GRID)

@@ -22,6 +22,7 @@ class AtomicFile {
   void write_at(uint64_t offset, std::string_view bytes);
   void commit();
   const std::string& unfinished() const { return temporary_; }  // where its bytes are until then
+  static bool is_unfinished(std::string_view name);  // a temporary name, of whatever process
 
  private:
   friend void commit_together(std::span<AtomicFile* const> files);

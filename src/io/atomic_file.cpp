@@ -19,6 +19,8 @@
 namespace sinkscope {
 namespace {
 
+constexpr std::string_view kPrefix = ".sinkscope-";
+
 // Names that a signal handler may read: written before `used` is set.
 struct Unfinished {
   std::atomic<bool> taken{false}, used{false};
@@ -63,7 +65,7 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   if (fs::exists(status) && !fs::is_regular_file(status))
     throw InputError(fmt::format("cannot write '{}': it is {}; give the name of a file", path_, fs::is_directory(status) ? "a folder" : "no regular file"));
   // Beside its place, and no longer than a name may be.
-  temporary_ = (fs::path(path_).parent_path() / ".sinkscope-XXXXXX").string();
+  temporary_ = (fs::path(path_).parent_path() / fmt::format("{}XXXXXX", kPrefix)).string();
   file_ = ::mkstemp(temporary_.data());
   if (file_ < 0) fail("cannot write");
   slot_ = remember(temporary_);
@@ -78,6 +80,8 @@ AtomicFile::~AtomicFile() {
   ::unlink(temporary_.c_str());
   forget(slot_);
 }
+
+bool AtomicFile::is_unfinished(std::string_view name) { return name.starts_with(kPrefix) && name.size() == kPrefix.size() + 6; }
 
 void AtomicFile::write(std::string_view bytes) {
   while (!bytes.empty()) {

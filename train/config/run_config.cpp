@@ -1,6 +1,7 @@
 #include "config/run_config.h"
 
 #include <algorithm>
+#include <cctype>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -10,9 +11,12 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/resource.h>
 #include <toml++/toml.h>
+#include <unistd.h>
 
 #include "data/packing.h"
+#include "export/gguf.h"
 #include "model/variants.h"
 #include "sinkscope/error.h"
 
@@ -26,6 +30,10 @@ std::vector<std::string> variant_names() {
   for (const Variant& v : variants()) names.emplace_back(v.name);
   return names;
 }
+
+constexpr Condition kHasExperts = {"model.experts from 1 on", [](const RunConfig& c) { return c.model.n_expert > 0; }};
+constexpr Condition kHasRope = {"model.position = rope", [](const RunConfig& c) { return c.model.position == "rope"; }};
+constexpr Condition kClips = {"model.attention = clipped", [](const RunConfig& c) { return c.model.attention == "clipped"; }};
 
 const std::vector<Key>& table() {
   static const std::vector<Key> keys = {
@@ -44,20 +52,20 @@ const std::vector<Key>& table() {
       {.section = "model", .name = "window", .field = SINKSCOPE_FIELD(int, model.window), .what = "keys that a query sees; 0: all"},
       {.section = "model", .name = "prefix", .field = SINKSCOPE_FIELD(int, model.prefix), .what = "first tokens that see each other both ways"},
       {.section = "model", .name = "experts", .field = SINKSCOPE_FIELD(int, model.n_expert), .most = 64, .what = "experts of a layer; 0: a plain MLP"},
-      {.section = "model", .name = "experts_used", .field = SINKSCOPE_FIELD(int, model.n_expert_used), .least = 1, .most = 64, .what = "experts that a token is sent to"},
-      {.section = "model", .name = "experts_shared", .field = SINKSCOPE_FIELD(int, model.n_expert_shared), .most = 1, .what = "experts that all tokens are sent to"},
-      {.section = "model", .name = "balance", .field = SINKSCOPE_FIELD(double, model.balance), .most = 1, .what = "weight of the router's balance loss"},
+      {.section = "model", .name = "experts_used", .field = SINKSCOPE_FIELD(int, model.n_expert_used), .least = 1, .most = 64, .what = "experts that a token is sent to", .read_with = &kHasExperts},
+      {.section = "model", .name = "experts_shared", .field = SINKSCOPE_FIELD(int, model.n_expert_shared), .most = 1, .what = "experts that all tokens are sent to", .read_with = &kHasExperts},
+      {.section = "model", .name = "balance", .field = SINKSCOPE_FIELD(double, model.balance), .most = 1, .what = "weight of the router's balance loss", .read_with = &kHasExperts},
       {.section = "model", .name = "diffusion", .field = SINKSCOPE_FIELD(bool, model.diffusion), .what = "masked diffusion in place of the next token"},
-      {.section = "model", .name = "rope_base", .field = SINKSCOPE_FIELD(double, model.rope_base), .least = 1, .what = "base of RoPE's frequencies"},
-      {.section = "model", .name = "clip_gamma", .field = SINKSCOPE_FIELD(double, model.clip_gamma), .least = -10, .most = 0, .what = "of clipped softmax"},
-      {.section = "model", .name = "clip_zeta", .field = SINKSCOPE_FIELD(double, model.clip_zeta), .least = 1, .most = 10, .what = "of clipped softmax"},
+      {.section = "model", .name = "rope_base", .field = SINKSCOPE_FIELD(double, model.rope_base), .least = 1, .what = "base of RoPE's frequencies", .read_with = &kHasRope},
+      {.section = "model", .name = "clip_gamma", .field = SINKSCOPE_FIELD(double, model.clip_gamma), .least = -10, .most = 0, .what = "of clipped softmax", .read_with = &kClips},
+      {.section = "model", .name = "clip_zeta", .field = SINKSCOPE_FIELD(double, model.clip_zeta), .least = 1, .most = 10, .what = "of clipped softmax", .read_with = &kClips},
       {.section = "data", .name = "folder", .field = SINKSCOPE_FIELD(std::string, data.folder), .what = "made by sinkscope-train prepare"},
-      {.section = "data", .name = "packing", .field = SINKSCOPE_FIELD(std::string, data.packing), .what = "context, document, none, fixed:P or random: where BOS stands"},
+      {.section = "data", .name = "packing", .field = SINKSCOPE_FIELD(std::string, data.packing), .allowed = packing_names(), .what = "where BOS stands"},
       {.section = "data", .name = "context", .field = SINKSCOPE_FIELD(int, data.context), .least = 8, .most = 65536, .what = "tokens of a context"},
       {.section = "training", .name = "tokens", .field = SINKSCOPE_FIELD(int64_t, training.tokens), .least = 1, .what = "to train on"},
       {.section = "training", .name = "batch", .field = SINKSCOPE_FIELD(int, training.batch), .least = 1, .most = 4096, .what = "contexts that go through the model at once"},
       {.section = "training", .name = "accumulate", .field = SINKSCOPE_FIELD(int, training.accumulate), .least = 1, .most = 4096, .what = "batches of a step"},
-      {.section = "training", .name = "rate", .field = SINKSCOPE_FIELD(double, training.rate), .most = 10, .what = "learning rate"},
+      {.section = "training", .name = "rate", .field = SINKSCOPE_FIELD(double, training.rate), .least = 1e-9, .most = 10, .what = "learning rate"},
       {.section = "training", .name = "schedule", .field = SINKSCOPE_FIELD(std::string, training.schedule), .allowed = {"constant", "cosine"}, .what = "of the rate behind warm-up; cosine falls to a tenth"},
       {.section = "training", .name = "warmup", .field = SINKSCOPE_FIELD(int, training.warmup), .what = "steps in which the rate rises"},
       {.section = "training", .name = "weight_decay", .field = SINKSCOPE_FIELD(double, training.weight_decay), .most = 100, .what = "AdamW's, of matrices"},
@@ -84,6 +92,10 @@ double most_of(const Key& key) {
   else return key.most;
 }
 
+bool is_word(const std::string& text, const std::string& word) {
+  return word.ends_with(":P") ? text.starts_with(word.substr(0, word.size() - 1)) : text == word;
+}
+
 // False: the value is of another kind, or not allowed.
 bool put(RunConfig& config, const Key& key, const toml::node& value) {
   return std::visit([&](auto field) {
@@ -96,7 +108,7 @@ bool put(RunConfig& config, const Key& key, const toml::node& value) {
     } else if constexpr (std::is_same_v<T, std::string>) {
       if (!value.is_string()) return false;
       const std::string& text = **value.as_string();
-      if (!key.allowed.empty() && std::ranges::find(key.allowed, text) == key.allowed.end()) return false;
+      if (!key.allowed.empty() && std::ranges::none_of(key.allowed, [&](const std::string& word) { return is_word(text, word); })) return false;
       to = text;
     } else if constexpr (std::is_same_v<T, double>) {
       const std::optional<double> x = value.value<double>();
@@ -111,9 +123,15 @@ bool put(RunConfig& config, const Key& key, const toml::node& value) {
 }
 
 std::string as_text(const toml::node& node) {
+  if (const auto* x = node.as_floating_point()) return shortest(**x);
   std::ostringstream text;
   node.visit([&](const auto& n) { text << n; });
   return text.str();
+}
+
+std::string value_of(const RunConfig& config, const Key& key) {
+  RunConfig copy = config;
+  return std::visit([&](auto field) { return as_text(toml::value(field(copy))); }, key.field);
 }
 
 const Key* find(std::string_view section, std::string_view name) {
@@ -128,7 +146,37 @@ std::string names_of(std::string_view section) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+// Of "model.heads"; null where there is no such key.
+const Key* find(std::string_view name) {
+  const size_t dot = name.find('.');
+  return dot == std::string::npos ? nullptr : find(name.substr(0, dot), name.substr(dot + 1));
+}
+
 constexpr const char* kSections[] = {"model", "data", "training"};
+
+// Where in a sentence a key is named; npos: nowhere. "model.experts" is not in "model.experts_used".
+size_t place_of(std::string_view key, std::string_view sentence) {
+  for (size_t at = sentence.find(key); at != std::string::npos; at = sentence.find(key, at + 1)) {
+    const size_t end = at + key.size();
+    if (end == sentence.size() || (sentence[end] != '_' && !std::isalnum(static_cast<unsigned char>(sentence[end])))) return at;
+  }
+  return std::string::npos;
+}
+
+[[noreturn]] void refuse(const std::string& name, const std::map<std::string, int>& lines, const std::string& what) {
+  size_t first = std::string::npos;
+  std::string where;
+  for (const auto& [key, line] : lines)
+    if (const size_t at = place_of(key, what); at < first) first = at, where = line > 0 ? fmt::format(", line {}", line) : " and --set";
+  throw InputError(fmt::format("{}{}: {}", name, where, what));
+}
+
+// What this process may have, bytes.
+double memory() {
+  const double whole = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  rlimit limit{};
+  return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY ? std::min(whole, static_cast<double>(limit.rlim_cur)) : whole;
+}
 
 }  // namespace
 
@@ -144,13 +192,11 @@ std::string allowed(const Key& key) {
   }, key.field);
 }
 
-std::string default_of(const Key& key) {
-  return std::visit([&](auto field) {
-    RunConfig config;
-    std::ostringstream text;
-    text << toml::value(field(config));
-    return text.str();
-  }, key.field);
+std::string default_of(const Key& key) { return value_of({}, key); }
+
+std::string shortest(double x) {
+  const std::string text = fmt::format("{}", x);
+  return text.find_first_of(".en") == std::string::npos ? text + ".0" : text;  // a whole number would be of another kind
 }
 
 std::string read_toml(const std::string& path, const char* of) {
@@ -195,37 +241,29 @@ Parsed parse_run_config(const std::string& text, const std::string& name, std::s
   return parsed;
 }
 
-RunConfig read_run_config(const std::string& path, std::span<const std::string> settings) {
+Parsed read_run_config(const std::string& path, std::span<const std::string> settings) {
   Parsed parsed = parse_run_config(read_toml(path, "a run"), path);
   for (const std::string& s : settings) {
     const std::string key = s.substr(0, s.find('='));
     set_key(parsed.config, key, s.size() == key.size() ? "" : s.substr(key.size() + 1));
-    parsed.lines.erase(key);
+    parsed.lines[key] = 0;
   }
   check(parsed.config, path, parsed.lines);
-  return parsed.config;
+  return parsed;
 }
 
 std::string to_toml(const RunConfig& config) {
-  toml::table file;
-  for (const char* section : kSections) file.insert(section, toml::table());
-  RunConfig copy = config;
-  for (const Key& key : table())
-    std::visit([&](auto field) {
-      auto& value = field(copy);
-      toml::table& section = *file[key.section].as_table();
-      if constexpr (std::is_integral_v<std::remove_reference_t<decltype(value)>> && !std::is_same_v<std::remove_reference_t<decltype(value)>, bool>)
-        section.insert(key.name, static_cast<int64_t>(value));
-      else section.insert(key.name, value);
-    }, key.field);
-  std::ostringstream text;
-  text << file << "\n";
-  return text.str();
+  std::string text;
+  for (const char* section : kSections) {
+    text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section);
+    for (const Key& key : table())
+      if (key.section == std::string_view(section)) text += fmt::format("{} = {}\n", key.name, value_of(config, key));
+  }
+  return text;
 }
 
 void set_key(RunConfig& config, const std::string& name, const std::string& value) {
-  const size_t dot = name.find('.');
-  const Key* key = dot == std::string::npos ? nullptr : find(std::string_view(name).substr(0, dot), std::string_view(name).substr(dot + 1));
+  const Key* key = find(name);
   if (!key) throw UsageError(fmt::format("'{}' is no key of a run; use one as in model.attention or training.seed", name));
   toml::table one;
   const bool quoted = std::holds_alternative<std::string& (*)(RunConfig&)>(key->field);
@@ -239,12 +277,7 @@ void set_key(RunConfig& config, const std::string& name, const std::string& valu
 
 void check(const RunConfig& c, const std::string& name, const std::map<std::string, int>& lines) {
   const ModelConfig& m = c.model;
-  const auto refuse = [&](const std::string& what) {
-    int last = 0;  // of the keys that it names
-    for (const auto& [key, line] : lines)
-      if (what.find(key) != std::string::npos) last = std::max(last, line);
-    throw InputError(fmt::format("{}{}: {}", name, last > 0 ? fmt::format(", line {}", last) : "", what));
-  };
+  const auto refuse = [&](const std::string& what) { train::refuse(name, lines, what); };
   if (m.n_head % m.n_head_kv != 0) refuse(fmt::format("model.kv_heads = {} does not divide model.heads = {}; use a divisor", m.n_head_kv, m.n_head));
   if (m.position == "rope" && m.d_head % 2 != 0) refuse(fmt::format("model.head_size = {} is odd, RoPE turns pairs; use an even one", m.d_head));
   if (m.n_expert > 0 && m.n_expert_used > m.n_expert) refuse(fmt::format("model.experts_used = {} is more than model.experts = {}; use fewer", m.n_expert_used, m.n_expert));
@@ -255,7 +288,34 @@ void check(const RunConfig& c, const std::string& name, const std::map<std::stri
   } catch (const UsageError& e) {
     refuse(fmt::format("data.packing = {} cannot be: {}", c.data.packing, e.what()));
   }
+  if (const std::string why = why_not_gguf(m); c.training.exports && !why.empty()) refuse(fmt::format("training.exports = true cannot be: {}; leave it away", why));
   if (c.data.folder.empty()) refuse("data.folder is not given; give a folder that sinkscope-train prepare made");
+}
+
+void check_given(std::span<const RunConfig> configs, const std::string& name, const std::map<std::string, int>& lines) {
+  for (const auto& [given, line] : lines) {
+    const Key& key = *find(given);
+    if (key.read_with && std::ranges::none_of(configs, [&](const RunConfig& c) { return key.read_with->holds(c) || value_of(c, key) == default_of(key); }))
+      refuse(name, lines, fmt::format("{} = {} has no effect without {}; leave it away, or set that too", given, value_of(configs[0], key), key.read_with->what));
+  }
+}
+
+std::unique_ptr<TokenFile> open_data(const RunConfig& c, const std::string& name, const std::map<std::string, int>& lines) {
+  try {
+    return std::make_unique<TokenFile>(c.data.folder);
+  } catch (const InputError& e) {
+    refuse(name, lines, fmt::format("data.folder = {} cannot be: {}", c.data.folder, e.what()));
+  }
+}
+
+void check_data(const RunConfig& c, const TokenFile& data, const std::string& name, const std::map<std::string, int>& lines) {
+  for (const auto& [part, tokens] : {std::pair("training", data.training()), std::pair("validation", data.validation())})
+    if (tokens.size() <= static_cast<size_t>(c.data.context))
+      refuse(name, lines, fmt::format("data.context = {} is too long for the {} part of data.folder = {}, which has {} tokens; use less than these or prepare more text", c.data.context, part, c.data.folder, tokens.size()));
+  // At least the weights of attention stay until a step's way back.
+  const double bytes = 4.0 * c.model.n_layer * c.training.batch * c.model.n_head * c.data.context * c.data.context;
+  if (bytes > memory())
+    refuse(name, lines, fmt::format("data.context = {} with training.batch = {} needs more than {:.1f} GB for attention's weights, there are {:.1f}; use a smaller context, batch or model", c.data.context, c.training.batch, bytes / 1e9, memory() / 1e9));
 }
 
 namespace {

@@ -3,10 +3,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <variant>
 #include <vector>
+
+#include "data/token_file.h"
 
 namespace sinkscope::train {
 
@@ -58,39 +61,52 @@ struct RunConfig {
   TrainingConfig training;
 };
 
+// What must be so for a key to be read.
+struct Condition {
+  const char* what;
+  bool (*holds)(const RunConfig&);
+};
+
 // One key: where it is, what it is, what is allowed.
 struct Key {
   using Field = std::variant<bool& (*)(RunConfig&), int& (*)(RunConfig&), int64_t& (*)(RunConfig&), uint32_t& (*)(RunConfig&), double& (*)(RunConfig&), std::string& (*)(RunConfig&)>;
   const char *section, *name;
   Field field;
   double least = 0, most = 1e12;             // of numbers
-  std::vector<std::string> allowed = {};     // of words; empty: any
+  std::vector<std::string> allowed = {};     // of words, "fixed:P" for any P; empty: any
   const char* what;
+  const Condition* read_with = nullptr;      // null: always
 };
 std::span<const Key> keys();
 std::string allowed(const Key& key);         // "use ..."
 std::string default_of(const Key& key);      // as TOML
+std::string shortest(double x);              // that TOML reads back as x
 
 // A file's bytes. Throws InputError; `of` is what the file describes, "a run".
 std::string read_toml(const std::string& path, const char* of);
 
 struct Parsed {
   RunConfig config;
-  std::map<std::string, int> lines;          // of the keys that were given ("model.heads")
+  std::map<std::string, int> lines;          // of the keys that were given ("model.heads"); 0: on the command line
 };
 // Each key by itself; what goes together is for check(). `name` stands for the file, `others` are keys at the top that are somebody else's. Throws InputError that names
 // file, line, key and what is allowed.
 Parsed parse_run_config(const std::string& text, const std::string& name, std::span<const char* const> others = {});
-// Of a file, with `settings` ("training.seed=2") in place of what it says; checked. Throws as these do.
-RunConfig read_run_config(const std::string& path, std::span<const std::string> settings = {});
+// Of a file, with `settings` ("training.seed=2") in place of what it says; check()ed. Throws as these do.
+Parsed read_run_config(const std::string& path, std::span<const std::string> settings = {});
 // As a TOML text that parse_run_config() reads back.
 std::string to_toml(const RunConfig& config);
 
 // Sets one key from its text, as "model.attention" and "sigmoid" of a sweep. Throws UsageError.
 void set_key(RunConfig& config, const std::string& key, const std::string& value);
 
-// What goes together and what does not. Throws InputError, with the line of the keys where `lines` has them ("model.heads").
+// What goes together and what does not. These throw InputError, with the line of the first key that the sentence names where `lines` has it.
 void check(const RunConfig& config, const std::string& name, const std::map<std::string, int>& lines = {});
+// That one of `configs` reads each key in `lines`, or has its default.
+void check_given(std::span<const RunConfig> configs, const std::string& name, const std::map<std::string, int>& lines);
+// The tokens of data.folder, and that they and this machine's memory suffice.
+std::unique_ptr<TokenFile> open_data(const RunConfig& config, const std::string& name, const std::map<std::string, int>& lines);
+void check_data(const RunConfig& config, const TokenFile& data, const std::string& name, const std::map<std::string, int>& lines);
 
 // Small models by what they show: their names, and what a preset changes of a config.
 struct Preset {

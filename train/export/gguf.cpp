@@ -17,7 +17,7 @@ namespace {
 
 using torch::Tensor;
 
-// What llama.cpp has, by what distinguishes it.
+// What is written of what llama.cpp has, by what distinguishes it.
 struct Architecture {
   const char* name;
   bool experts, shared, diffusion;
@@ -117,20 +117,20 @@ void write_experts(ExpertsImpl& experts, const std::string& block, File& file) {
 }  // namespace
 
 std::string why_not_gguf(const ModelConfig& c) {
-  const auto because = [](const std::string& what) { return fmt::format("no GGUF is written: no architecture of llama.cpp has {}", what); };
+  const auto because = [](const std::string& what) { return "sinkscope-train writes no architecture with " + what; };
   if (!variant(c.attention).gguf) return because(fmt::format("model.attention = {}", c.attention));
-  if (c.norm != "pre") return because(fmt::format("model.norm = {} with RMSNorm in these places", c.norm));
-  if (c.position != "rope") return because(fmt::format("model.position = {} with RMSNorm and SwiGLU", c.position));
-  if (c.activation != "swiglu") return because(fmt::format("model.activation = {} with RMSNorm and RoPE", c.activation));
-  if (c.window > 0) return because("model.window in all layers");
-  if (c.prefix > 0) return because("model.prefix");
-  if (!architecture_of(c)) return because(fmt::format("experts = {}, experts_shared = {}, qk_norm = {} and diffusion = {} together", c.n_expert, c.n_expert_shared, c.qk_norm, c.diffusion));
+  if (c.norm != "pre") return because(fmt::format("model.norm = {}", c.norm));
+  if (c.position != "rope") return because(fmt::format("model.position = {}", c.position));
+  if (c.activation != "swiglu") return because(fmt::format("model.activation = {}", c.activation));
+  if (c.window > 0) return because(fmt::format("model.window = {}", c.window));
+  if (c.prefix > 0) return because(fmt::format("model.prefix = {}", c.prefix));
+  if (!architecture_of(c)) return because(fmt::format("model.experts = {}, model.experts_shared = {}, model.qk_norm = {} and model.diffusion = {} together", c.n_expert, c.n_expert_shared, c.qk_norm, c.diffusion));
   return "";
 }
 
 void write_gguf(LanguageModel& model, const TokenFile& data, bool adds_bos, int n_context, const std::string& path) {
   const ModelConfig& c = model->config;
-  if (const std::string refused = why_not_gguf(c); !refused.empty()) throw InputError(refused);
+  if (const std::string refused = why_not_gguf(c); !refused.empty()) throw InputError(fmt::format("cannot write '{}': {}; change the model", path, refused));
   const Architecture& a = *architecture_of(c);
   File file(a.name, static_cast<size_t>(model->n_parameter()) * sizeof(float) * (c.n_expert > 0 ? 2 : 1), model->parameters().size());
   gguf_set_val_str(file.gguf(), "general.name", fmt::format("sinkscope {} {:.1f}M", c.attention, static_cast<double>(model->n_parameter()) / 1e6).c_str());

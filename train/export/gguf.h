@@ -8,7 +8,7 @@
 
 namespace sinkscope::train {
 
-// Empty: write_gguf() can. Else one sentence: which part of the model no architecture of llama.cpp has.
+// Empty: write_gguf() can. Else which part of the model none of the architectures has that it writes.
 std::string why_not_gguf(const ModelConfig& config);
 
 // F32. Attention that llama.cpp does not have, and our device has, stands in sinkscope.attention.* (docs/training.md): llama.cpp

@@ -209,9 +209,23 @@ Tensor LanguageModelImpl::balance() const {
   return sum / static_cast<double>(layers.size());
 }
 
-int64_t LanguageModelImpl::n_parameter() const {
+namespace {
+
+int64_t size_of(const torch::nn::Module& module) {
   int64_t n = 0;
-  for (const Tensor& p : parameters()) n += p.numel();
+  for (const Tensor& p : module.parameters()) n += p.numel();
+  return n;
+}
+
+}  // namespace
+
+int64_t LanguageModelImpl::n_parameter() const { return size_of(*this); }
+
+int64_t LanguageModelImpl::n_active_parameter() const {
+  int64_t n = n_parameter();
+  if (output) n -= embedding->weight.numel();
+  if (positions) n -= positions->weight.numel();
+  if (config.n_expert > 0) n -= int64_t{config.n_layer} * (config.n_expert - config.n_expert_used) * size_of(*layers[0]->experts->experts[0]);
   return n;
 }
 

@@ -90,6 +90,7 @@ class LanguageModelImpl : public torch::nn::Module {
   // Mean over layers of the routers' balance losses of the last forward; undefined without experts.
   torch::Tensor balance() const;
   int64_t n_parameter() const;
+  int64_t n_active_parameter() const;  // of a token's products: without idle experts and what is looked up alone
 
   const ModelConfig config;
   torch::nn::Embedding embedding{nullptr}, positions{nullptr};

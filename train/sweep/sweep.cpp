@@ -28,6 +28,7 @@ struct Setting {
 
 std::string text_of(const toml::node& node) {
   if (const auto* text = node.as_string()) return **text;
+  if (const auto* x = node.as_floating_point()) return shortest(**x);
   std::ostringstream out;
   node.visit([&](const auto& n) { out << n; });
   return out.str();
@@ -174,12 +175,13 @@ Sweep read_sweep(const std::string& path) {
   const auto grid = combinations(table["grid"].as_table(), path), list = variants_of(table.get("variants"), path);
   constexpr const char* kOurs[] = {"title", "equal_loss", "grid", "variants"};
   const Parsed base = parse_run_config(text, path, kOurs);
+  std::vector<RunConfig> configs;
   // All variants of the first seed come before the second one's: they compare early.
   for (const auto& settings : grid)
     for (const auto& variant : list) {
-      SweepRun run{.name = {}, .group = {}, .config = base.config};
+      SweepRun run{.name = {}, .group = {}, .config = base.config, .lines = base.lines};
       std::vector<std::string> parts, without_seed;
-      std::map<std::string, int> lines = base.lines;
+      std::map<std::string, int> own;
       for (const auto* chosen : {&variant, &settings})
         for (const auto& [key, value, line] : *chosen) {
           try {
@@ -187,16 +189,19 @@ Sweep read_sweep(const std::string& path) {
           } catch (const UsageError& e) {
             throw InputError(fmt::format("{}, line {}: {}", path, line, e.what()));
           }
-          lines[key] = line;
+          run.lines[key] = own[key] = line;
           parts.push_back(fmt::format("{}={}", short_name(key), value));
           if (key != "training.seed") without_seed.push_back(parts.back());
         }
-      check(run.config, path, lines);
+      check(run.config, path, run.lines);
+      check_given({&run.config, 1}, path, own);
+      configs.push_back(run.config);
       run.name = parts.empty() ? "run" : fmt::format("{}", fmt::join(parts, ","));
       run.group = without_seed.empty() ? "as configured" : fmt::format("{}", fmt::join(without_seed, ", "));
       if (std::ranges::count(sweep.runs, run.name, &SweepRun::name) > 0) throw InputError(fmt::format("{}: there are two runs '{}'; give each once", path, run.name));
       sweep.runs.push_back(std::move(run));
     }
+  check_given(configs, path, base.lines);
   return sweep;
 }
 

@@ -1,6 +1,7 @@
 // Many runs of one kind: every combination of some keys' values, one folder each; then one table and pictures of them.
 #pragma once
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@ struct SweepRun {
   std::string name;                                        // of its folder: "attention=sigmoid,seed=2"
   std::string group;                                       // the same without the seed
   RunConfig config;
+  std::map<std::string, int> lines;                        // of its keys, as in Parsed
 };
 
 struct Sweep {

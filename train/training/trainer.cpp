@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
@@ -10,9 +11,12 @@
 #include <thread>
 
 #include <ATen/autocast_mode.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <sys/file.h>
 #include <torch/torch.h>
+#include <unistd.h>
 
 #include "data/packing.h"
 #include "data/token_file.h"
@@ -79,6 +83,29 @@ class Autocast {
   bool on_;
 };
 
+// A folder that one process alone writes to while this lives: a lock of the kernel's, which ends with the process.
+class FolderLock {
+ public:
+  explicit FolderLock(const std::string& folder) : file_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+    constexpr int kPatience = 50;  // tenths of a second: a killed process takes a while to die
+    for (int i = 0; file_ >= 0 && ::flock(file_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK; ++i) {  // other failures: a file system without locks
+      if (i == kPatience) {
+        ::close(file_);
+        throw InputError(fmt::format("another process trains in '{}'; wait for its end or give a folder of its own", folder));
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+  }
+  ~FolderLock() {
+    if (file_ >= 0) ::close(file_);
+  }
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+ private:
+  int file_;
+};
+
 // `read` takes from the archive what it needs.
 template <class Read>
 void read_checkpoint(const std::string& path, const Read& read) {
@@ -113,16 +140,18 @@ class Trainer {
         model_(made_model(config, data_)), optimizer_(groups(), torch::optim::AdamWOptions(config.training.rate)) {
     mask_token_ = torch::tensor(int64_t{data_.n_vocab()});
     n_step_ = std::max<int64_t>(1, c_.training.tokens / tokens_of_step());
-    n_flop_ = 6.0 * static_cast<double>(model_->n_parameter());
+    n_flop_ = 6.0 * static_cast<double>(model_->n_active_parameter());
     // Two products of queries and keys, and two of weights and values, forward and twice backward.
     n_flop_ += 12.0 * c_.model.n_layer * c_.model.n_head * c_.model.d_head * c_.data.context;
-    if (const std::string refused = why_not_gguf(c_.model); c_.training.exports && !refused.empty()) throw InputError(fmt::format("training.exports cannot be: {}; leave it away", refused));
     io::make_folder(folder);
+    lock_.emplace(folder);
     claim();
+    remove_leftovers(folder);
+    remove_leftovers(path("steps"));
   }
 
   Outcome run(const Watch& watch) {
-    Outcome outcome{.finished = false, .state = {}, .curve = {}, .product_gflops = product_gflops()};
+    Outcome outcome{.finished = false, .n_trained = 0, .state = {}, .curve = {}, .product_gflops = product_gflops()};
     load();
     const std::vector<int64_t> measured = measured_steps(n_step_, c_.training.measurements);
     const auto start = Clock::now();
@@ -143,7 +172,7 @@ class Trainer {
     }
     s.step = step_, s.n_step = n_step_, s.tokens = step_ * tokens_of_step();
     if (!curve_.empty()) s.last = curve_.back();
-    outcome.finished = step_ == n_step_;
+    outcome.finished = step_ == n_step_, outcome.n_trained = step_ - first;
     outcome.curve = curve_;
     if (outcome.finished && why_not_gguf(c_.model).empty()) write_gguf_to(path("model.gguf"));
     return outcome;
@@ -230,12 +259,19 @@ class Trainer {
   void claim() const {
     const std::string mine = to_toml(c_);
     if (fs::exists(path("run.toml"))) {
-      RunConfig there = read_run_config(path("run.toml"));
+      RunConfig there = read_run_config(path("run.toml")).config;
       if (there.training.schedule == "constant") there.training.tokens = std::max(there.training.tokens, c_.training.tokens);
       if (to_toml(there) != mine)  // keys that came later have their defaults
         throw InputError(fmt::format("'{}' holds another run; give a folder of its own, or the configuration that is in {}", folder_, path("run.toml")));
     }
     put_whole(path("run.toml"), mine);
+  }
+
+  // Unfinished files of processes that were killed: the folder is ours alone.
+  static void remove_leftovers(const std::string& folder) {
+    std::error_code ignored;
+    for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored))
+      if (AtomicFile::is_unfinished(entry.path().filename().string())) fs::remove(entry.path(), ignored);
   }
 
   void save() {
@@ -288,6 +324,7 @@ class Trainer {
 
   const RunConfig c_;
   const std::string folder_;
+  std::optional<FolderLock> lock_;
   TokenFile data_;
   Packing packing_;
   LanguageModel model_;
@@ -300,22 +337,30 @@ class Trainer {
 
 }  // namespace
 
-std::vector<std::string> notes_of(const RunConfig& config) {
+std::vector<std::string> notes_of_machine() {
   std::vector<std::string> notes;
   if (const std::string blas = blas_library(); !blas.empty() && blas.find("openblas") == std::string::npos && blas.find("mkl") == std::string::npos)
     notes.push_back(fmt::format("products go to '{}', which is some 30 times slower than OpenBLAS; install libopenblas0-openmp", blas));
-  if (const std::string refused = why_not_gguf(config.model); !refused.empty()) notes.push_back(refused);
   return notes;
 }
 
+std::vector<std::string> notes_of(const RunConfig& config) {
+  std::vector<std::string> notes = notes_of_machine();
+  if (const std::string refused = why_not_gguf(config.model); !refused.empty()) notes.push_back("no GGUF is written: " + refused);
+  return notes;
+}
+
+int threads_of(const TrainingConfig& config) { return config.threads > 0 ? config.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())); }
+
 Outcome train(const RunConfig& config, const std::string& folder, const Watch& watch) {
-  at::set_num_threads(config.training.threads > 0 ? config.training.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(threads_of(config.training));
   return Trainer(config, folder).run(watch);
 }
 
 LoadedRun load_run(const std::string& folder) {
-  const RunConfig config = read_run_config((fs::path(folder) / "run.toml").string());
-  auto data = std::make_unique<TokenFile>(config.data.folder);
+  const std::string file = (fs::path(folder) / "run.toml").string();
+  const auto [config, lines] = read_run_config(file);
+  auto data = open_data(config, file, lines);
   LanguageModel model = made_model(config, *data);
   const std::string checkpoint = (fs::path(folder) / "checkpoint.pt").string();
   if (!fs::exists(checkpoint)) throw InputError(fmt::format("'{}' has no checkpoint.pt; give the folder of a run that has trained", folder));
