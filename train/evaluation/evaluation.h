@@ -13,7 +13,7 @@ struct EvaluationOptions {
   std::vector<std::string> types = {"q8_0", "q4_0"};  // that the layers' matrices are rounded to, by ggml's quantiser
   int window = 64;                       // last keys that remain, the query's own included
   std::vector<int> first = {0, 1, 4};    // first keys that remain too
-  std::vector<int> lengths = {64};       // of prompts that sinks are measured on: fronts of the contexts
+  std::vector<int> lengths = {};         // of prompts that sinks are measured on: fronts of the contexts
   int contexts = 64;                     // of the validation part
 };
 
