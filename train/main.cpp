@@ -18,6 +18,7 @@
 #include <CLI/CLI.hpp>
 #include <fmt/format.h>
 
+#include "data/prepare.h"
 #include "evaluation/evaluation.h"
 #include "io/places.h"
 #include "sinkscope/error.h"
@@ -232,8 +233,14 @@ int run_backcopy(BackcopyOptions options, const std::vector<std::string>& attent
 
 int list_keys() {
   for (const Key& k : keys()) std::fputs(fmt::format("{:<26} {}: {}{}; {}\n", fmt::format("{}.{}", k.section, k.name), default_of(k), k.what, k.read_with ? fmt::format(", with {}", k.read_with->what) : "", allowed(k)).c_str(), stdout);
-  std::fputs("\npresets\n", stdout);
-  for (const Preset& p : presets()) std::fputs(fmt::format("{:<26} {}\n", p.name, p.what).c_str(), stdout);
+  const int n_vocab = PrepareOptions().n_vocab;
+  std::fputs(fmt::format("\npresets, with a vocabulary of {}\n", n_vocab).c_str(), stdout);
+  for (const Preset& p : presets()) {
+    RunConfig c;
+    p.apply(c);
+    const int64_t n = LanguageModel(c.model, n_vocab + c.model.diffusion, c.data.context, 1)->n_parameter();
+    std::fputs(fmt::format("{:<26} {:.2f}M parameters, {} layers, width {}, heads {}; {}\n", p.name, static_cast<double>(n) / 1e6, c.model.n_layer, c.model.d_model, c.model.n_head, p.what).c_str(), stdout);
+  }
   std::fputs("\nattention\n", stdout);
   for (const Variant& v : variants()) std::fputs(fmt::format("{:<26} {}{}{}\n", v.name, v.formula, *v.source ? "; " : "", v.source).c_str(), stdout);
   return 0;

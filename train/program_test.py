@@ -120,6 +120,10 @@ class Use(Test):
             self.assertIn(word, out)
         self.assertRegex(out, r"(?m)^training.rate +0.004: ")
         self.assertRegex(out, r"(?m)^data.packing .*use context, document, none, fixed:P, random$")
+        sizes = {name: float(size) for name, size in re.findall(r"(?m)^(\w+) +([\d.]+)M parameters", out)}
+        self.assertEqual(sizes.keys(), {"emergence", "trial", "peaks", "heads", "scale", "experts", "diffusion"})
+        self.assertEqual(sizes["emergence"], 1.33)
+        self.assertTrue(all(0.5 <= size <= 14 for size in sizes.values()), sizes)
 
     def test_prepare_says_what_is_wrong(self):
         self.fails(FAILED, ["no-text.txt"], "prepare", "no-text.txt", "--out", "data")

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "config/run_config.h"
+#include "data/packing.h"
 #include "evaluation/evaluation.h"
 #include "export/gguf.h"
 #include "model/model.h"
@@ -45,7 +46,7 @@ ModelConfig small(const std::string& attention) {
 
 // Weights far from where training starts, so that everything takes part.
 LanguageModel shaken(const ModelConfig& c, torch::Dtype type = torch::kFloat) {
-  LanguageModel model(c, kVocab, kContext, 3);
+  LanguageModel model(c, kVocab + c.diffusion, kContext, 3);
   const torch::NoGradGuard no_grad;
   for (const auto& p : model->named_parameters()) p.value().add_(torch::randn_like(p.value()) * (p.key().ends_with("norm.weight") ? 0.1 : 0.2));
   model->to(type);
@@ -57,13 +58,50 @@ Tensor some_tokens(int64_t n_row = 2, int64_t n = kContext) {
   return torch::randint(3, kVocab, {n_row, n + 1}, torch::kLong);
 }
 
+// What training minimises. The mask is the token behind the vocabulary.
+Tensor objective(LanguageModel& model, const Tensor& tokens, int64_t seed = 0) {
+  const ModelConfig& c = model->config;
+  const Tensor loss = c.diffusion ? diffusion_loss(model, tokens, torch::tensor(kVocab), 0, seed) : next_token_loss(model(tokens.narrow(1, 0, kContext)), tokens, c.prefix);
+  return c.n_expert > 0 ? loss + c.balance * model->balance() : loss;
+}
+
+// How far another token at `changed` moves each position's logits.
+Tensor moved_by(LanguageModel& model, const Tensor& tokens, int64_t changed) {
+  Tensor other = tokens.clone();
+  other[0][changed] = (other[0][changed] + 1) % kVocab;
+  return (model(tokens) - model(other)).abs().amax(-1)[0];
+}
+
+struct Kind {
+  std::string name;
+  ModelConfig model;
+};
+
+// Every variant, then what else a model can be.
+std::vector<Kind> kinds() {
+  std::vector<Kind> all;
+  const auto add = [&](const char* name, const char* attention, void (*change)(ModelConfig&)) { change(all.emplace_back(name, small(attention)).model); };
+  for (const Variant& v : variants()) add(v.name, v.name, [](ModelConfig&) {});
+  add("learned_positions", "sink_token", [](ModelConfig& c) { c.position = "learned"; });
+  add("alibi", "kv_bias", [](ModelConfig& c) { c.position = "alibi"; });
+  add("no_positions", "softmax", [](ModelConfig& c) { c.position = "none", c.activation = "gelu"; });
+  add("post_norm", "softmax", [](ModelConfig& c) { c.norm = "post", c.qk_norm = "before"; });
+  add("sandwich_norm", "softmax", [](ModelConfig& c) { c.norm = "sandwich", c.qk_norm = "behind", c.tied = false; });
+  add("experts", "softmax", [](ModelConfig& c) { c.n_expert = 4, c.n_expert_shared = 1, c.balance = 0.5; });
+  add("prefix", "sink_token", [](ModelConfig& c) { c.prefix = 6; });
+  add("diffusion", "softmax", [](ModelConfig& c) { c.diffusion = true; });
+  return all;
+}
+
 class EveryVariant : public testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Variants, EveryVariant, testing::ValuesIn(variant_names()), [](const auto& name) { return name.param; });
+class EveryKind : public testing::TestWithParam<Kind> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, EveryKind, testing::ValuesIn(kinds()), [](const auto& kind) { return kind.param.name; });
 
-TEST_P(EveryVariant, GradientIsWhatFiniteDifferencesSay) {
-  LanguageModel model = shaken(small(GetParam()), torch::kDouble);
+TEST_P(EveryKind, GradientIsWhatFiniteDifferencesSay) {
+  LanguageModel model = shaken(GetParam().model, torch::kDouble);
   const Tensor tokens = some_tokens();
-  const auto loss = [&] { return next_token_loss(model(tokens.narrow(1, 0, kContext)), tokens, 0); };
+  const auto loss = [&] { return objective(model, tokens); };
   loss().backward();
   const torch::NoGradGuard no_grad;
   torch::manual_seed(11);
@@ -81,18 +119,15 @@ TEST_P(EveryVariant, GradientIsWhatFiniteDifferencesSay) {
   }
 }
 
-TEST_P(EveryVariant, ALaterTokenChangesNoEarlierLogit) {
+TEST_P(EveryKind, ALaterTokenChangesNoEarlierLogit) {
+  ModelConfig c = GetParam().model;
   for (const int window : {0, 5}) {
-    ModelConfig c = small(GetParam());
     c.window = window;
     LanguageModel model = shaken(c);
-    const Tensor tokens = some_tokens(1).narrow(1, 0, kContext);
-    Tensor other = tokens.clone();
     constexpr int64_t kChanged = 15;
-    other[0][kChanged] = (other[0][kChanged] + 1) % kVocab;
-    const Tensor difference = (model(tokens) - model(other)).abs().amax(-1)[0];
-    EXPECT_EQ(difference.narrow(0, 0, kChanged).max().item<float>(), 0);
-    EXPECT_GT(difference[kChanged].item<float>(), 0);
+    const Tensor moved = moved_by(model, some_tokens(1).narrow(1, 0, kContext), kChanged);
+    EXPECT_EQ(moved.narrow(0, 0, kChanged).max().item<float>() > 0, c.diffusion);  // it sees both ways
+    EXPECT_GT(moved[kChanged].item<float>(), 0);
   }
 }
 
@@ -133,14 +168,83 @@ TEST(Variants, AnOpenGateIsSoftmax) {
 }
 
 TEST(Variants, APrefixSeesItself) {
+  constexpr int64_t kPrefix = 6;
+  for (const char* attention : {"softmax", "sink_token", "kv_bias"}) {
+    ModelConfig c = small(attention);
+    c.prefix = kPrefix;
+    LanguageModel model = shaken(c);
+    for (int64_t k = 0; k < 10; ++k) {
+      const Tensor moved = moved_by(model, some_tokens(1).narrow(1, 0, kContext), k);
+      for (int64_t i = 0; i < kContext; ++i) EXPECT_EQ(moved[i].item<float>() > 0, i >= k || (i < kPrefix && k < kPrefix)) << attention << ": " << k << " seen by " << i;
+    }
+  }
+}
+
+TEST(Loss, OfAPrefixIsThePlainMeanOfWhatIsBehindIt) {
+  const Tensor tokens = some_tokens(), logits = torch::randn({2, kContext, kVocab}, torch::kDouble), chance = torch::log_softmax(logits, -1);
+  for (const int64_t prefix : {0, 1, 6}) {
+    double sum = 0;
+    const int64_t first = std::max<int64_t>(prefix, 1);  // nothing tells the first token
+    for (int64_t row = 0; row < 2; ++row)
+      for (int64_t i = first; i <= kContext; ++i) sum -= chance[row][i - 1][tokens[row][i]].item<double>();
+    EXPECT_NEAR(next_token_loss(logits, tokens, static_cast<int>(prefix)).item<double>(), sum / static_cast<double>(2 * (kContext + 1 - first)), 1e-12);
+  }
+}
+
+TEST(Loss, OfDiffusionIsThePlainSumOverMaskedTokens) {
   ModelConfig c = small("softmax");
-  c.prefix = 6;
-  LanguageModel model(c, kVocab, kContext, 1);
-  const Tensor seen = model->visible(10);
-  EXPECT_TRUE(seen[0][5].item<bool>());
-  EXPECT_FALSE(seen[0][6].item<bool>());
-  EXPECT_TRUE(seen[8][8].item<bool>());
-  EXPECT_FALSE(seen[8][9].item<bool>());
+  c.diffusion = true, c.tied = false;
+  LanguageModel model = shaken(c, torch::kDouble);
+  const Tensor tokens = torch::arange(3, 3 + kContext + 1).unsqueeze(0), text = tokens.narrow(1, 0, kContext), mask = torch::tensor(kVocab);
+  constexpr int kDraws = 64;
+  for (const double ratio : {0.3, 0.0}) {
+    double mean_share = 0, mean_t = 0, least_t = 1, most_t = 0;
+    for (int seed = 0; seed < kDraws; ++seed) {
+      model->zero_grad();
+      const Tensor loss = diffusion_loss(model, tokens, mask, ratio, seed);
+      loss.backward();
+      if (loss.item<double>() == 0) continue;  // no token is masked
+      const Tensor masked = model->embedding->weight.grad().abs().sum(-1).index_select(0, text[0]) == 0;  // all tokens differ: those that the model did not see
+      const Tensor chance = torch::log_softmax(model(torch::where(masked, mask, text))[0], -1);
+      double sum = 0;
+      for (int64_t i = 0; i < kContext; ++i)
+        if (masked[i].item<bool>()) sum -= chance[i][text[0][i]].item<double>();
+      const double t = sum / kContext / loss.item<double>();
+      EXPECT_NEAR(t, ratio > 0 ? ratio : t, 1e-7);
+      mean_share += masked.sum().item<double>() / kContext / kDraws, mean_t += t / kDraws;
+      least_t = std::min(least_t, t), most_t = std::max(most_t, t);
+    }
+    EXPECT_NEAR(mean_share, mean_t, 0.03);
+    EXPECT_TRUE(ratio > 0 || (0 < least_t && least_t < 0.1 && 0.9 < most_t && most_t <= 1)) << least_t << " to " << most_t;
+  }
+}
+
+TEST(Model, ExpertsAreAPlainSumAndTheirBalanceIsSwitchs) {
+  ModelConfig c = small("softmax");
+  c.n_expert = 5, c.n_expert_used = 2, c.n_expert_shared = 1;
+  LanguageModel model = shaken(c, torch::kDouble);
+  Experts experts = model->layers[0]->experts;
+  constexpr int64_t kTokens = 14;
+  const Tensor x = torch::randn({2, kTokens / 2, c.d_model}, torch::kDouble), out = experts(x).view({kTokens, -1});
+  std::vector<double> share(5), mean(5);  // of tokens that go to an expert, of its probability
+  for (int64_t i = 0; i < kTokens; ++i) {
+    const Tensor token = x.view({kTokens, -1})[i], p = torch::softmax(experts->router(token), -1), order = p.argsort(-1, true);
+    const auto first = order[0].item<int64_t>(), second = order[1].item<int64_t>();
+    const Tensor plain = experts->shared[0](token) + (p[first] * experts->experts[first](token) + p[second] * experts->experts[second](token)) / (p[first] + p[second]);
+    EXPECT_LT((out[i] - plain).abs().max().item<double>(), 1e-12);
+    for (const int64_t e : {first, second}) share[e] += 0.5 / kTokens;
+    for (int64_t e = 0; e < 5; ++e) mean[e] += p[e].item<double>() / kTokens;
+  }
+  double balance = 0;
+  for (int e = 0; e < 5; ++e) balance += 5 * share[e] * mean[e];
+  EXPECT_GT(balance, 1.01);
+  EXPECT_NEAR(experts->balance.item<double>(), balance, 1e-12);
+  model(some_tokens());
+  EXPECT_NEAR(model->balance().item<double>(), (experts->balance + model->layers[1]->experts->balance).item<double>() / 2, 1e-12);
+  const torch::NoGradGuard no_grad;
+  experts->router->weight.zero_();
+  experts(x);
+  EXPECT_NEAR(experts->balance.item<double>(), 1, 1e-12);
 }
 
 TEST(Model, ForgettingIsAWindow) {
@@ -194,7 +298,7 @@ class Run : public testing::Test {
     RunConfig c;
     c.model = small("softmax");
     c.data = {.folder = (folder() / "data").string(), .packing = "context", .context = kContext};
-    c.training.tokens = 40 * 4 * kContext, c.training.batch = 4, c.training.warmup = 5, c.training.checkpoint = 7, c.training.measurements = 4, c.training.probe = 6, c.training.threads = 2;
+    c.training.tokens = 40 * 4 * kContext, c.training.batch = 4, c.training.warmup = 5, c.training.checkpoint = 7, c.training.measurements = 4, c.training.probe = 6, c.training.threads = 1;
     return c;
   }
   static std::string bytes(const fs::path& path) {
@@ -204,7 +308,8 @@ class Run : public testing::Test {
 };
 
 TEST_F(Run, GoesOnToTheSameBits) {
-  const RunConfig c = tiny();
+  RunConfig c = tiny();
+  c.training.threads = 2;
   const fs::path whole = folder() / "whole", parts = folder() / "parts";
   EXPECT_TRUE(train(c, whole.string()).finished);
   for (const int64_t stop : {3, 19, 33}) EXPECT_FALSE(train(c, parts.string(), [&](const State& s) { return s.step < stop; }).finished);
@@ -215,6 +320,75 @@ TEST_F(Run, GoesOnToTheSameBits) {
   RunConfig other = c;
   other.training.seed = 2;
   EXPECT_THROW(train(other, parts.string()), InputError);
+}
+
+TEST_F(Run, InBfloat16GoesOnToTheSameBitsNearThoseOfFloats) {
+  RunConfig c = tiny();
+  const double floats = train(c, (folder() / "floats").string()).curve.back().validation;
+  c.training.precision = "bf16";
+  const fs::path whole = folder() / "whole-bf16", parts = folder() / "parts-bf16";
+  const double validation = train(c, whole.string()).curve.back().validation;
+  EXPECT_NE(validation, floats);
+  EXPECT_NEAR(validation, floats, 0.01);
+  EXPECT_FALSE(train(c, parts.string(), [&](const State& s) { return s.step < 19; }).finished);
+  EXPECT_TRUE(train(c, parts.string()).finished);
+  EXPECT_EQ(bytes(whole / "model.gguf"), bytes(parts / "model.gguf"));
+}
+
+// AdamW's moments start at 0: its first step moves a weight by rate * g / (|g| + 1e-8), of a g as short as this nearly in proportion to it.
+TEST_F(Run, AStepFollowsTheClippedGradientOfItsObjective) {
+  const auto follows = [&](const char* name, void (*change)(RunConfig&)) {
+    RunConfig c = tiny();
+    c.training.tokens = 1, c.training.batch = 8, c.training.warmup = 1, c.training.rate = 1, c.training.weight_decay = 0, c.training.clip = 1e-9, c.training.measurements = 2;
+    change(c);
+    const std::string at = (folder() / name).string();
+    ASSERT_EQ(train(c, at).state.step, 1);
+    const LoadedRun run = load_run(at);
+    Tensor tokens = torch::empty({8, kContext + 1}, torch::kLong);
+    for (int a = 0; a < c.training.accumulate; ++a)
+      Packing(*run.data, c.data.packing, c.training.seed).batch(a, c.training.batch, kContext, {tokens[a * c.training.batch].data_ptr<int64_t>(), static_cast<size_t>(tokens.numel() / c.training.accumulate)});
+    LanguageModel model(c.model, kVocab + c.model.diffusion, kContext, c.training.seed);
+    objective(model, tokens, int64_t{c.training.seed} << 32).backward();
+    std::vector<Tensor> gradients, moves;
+    for (const auto& p : model->named_parameters()) {
+      gradients.push_back(p.value().grad().flatten());
+      moves.push_back((run.model->named_parameters()[p.key()] - p.value()).detach().flatten());
+    }
+    const Tensor all = torch::cat(gradients), gradient = all * (c.training.clip / all.norm()), move = -gradient / (gradient.abs() + 1e-8);
+    EXPECT_LT(((torch::cat(moves) - move).norm() / move.norm()).item<double>(), 1e-3) << name;
+  };
+  follows("one batch", [](RunConfig&) {});
+  follows("two batches", [](RunConfig& c) { c.training.batch = 4, c.training.accumulate = 2; });
+  follows("with experts", [](RunConfig& c) { c.model.n_expert = 4, c.model.balance = 0.5; });
+  follows("with a prefix", [](RunConfig& c) { c.model.prefix = 12; });
+  follows("of diffusion", [](RunConfig& c) { c.model.diffusion = true; });
+}
+
+// Gradients without length move nothing: what moves is what decays, by the rate.
+TEST_F(Run, MatricesDecayByTheRateOfEachStep) {
+  constexpr int kSteps = 10, kWarmup = 4;
+  for (const std::string schedule : {"constant", "cosine"}) {
+    RunConfig c = tiny();
+    c.model.attention = "sink_token", c.model.qk_norm = "before";
+    c.training.tokens = kSteps * 4 * kContext, c.training.schedule = schedule, c.training.warmup = kWarmup, c.training.rate = 1, c.training.weight_decay = 0.5, c.training.clip = 1e-30;
+    c.training.checkpoint = 1, c.training.measurements = 2;
+    const std::string at = (folder() / ("decays-" + schedule)).string();
+    std::vector<LanguageModel> models = {LanguageModel(c.model, kVocab, kContext, c.training.seed)};
+    train(c, at, [&](const State& s) {
+      if (s.step > 1) models.push_back(load_run(at).model);  // of the step before
+      return true;
+    });
+    models.push_back(load_run(at).model);
+    ASSERT_EQ(models.size(), kSteps + 1u);
+    for (int step = 1; step <= kSteps; ++step) {
+      const double warm = std::min(1.0, static_cast<double>(step) / kWarmup), rate = schedule == "constant" ? warm : warm * (0.55 + 0.45 * std::cos(M_PI * step / kSteps));
+      for (const auto& p : models[step]->named_parameters()) {
+        const Tensor before = models[step - 1]->named_parameters()[p.key()];
+        const bool decays = p.key().find("norm") == std::string::npos && p.key() != "sink_embedding";
+        EXPECT_TRUE(decays ? torch::allclose(p.value(), before * (1 - 0.5 * rate), 1e-5, 1e-12) : p.value().equal(before)) << schedule << ", step " << step << ": " << p.key();
+      }
+    }
+  }
 }
 
 TEST_F(Run, ThoseOfFewerTokensAreTheStartOfLongerOnesAtAConstantRate) {
@@ -443,9 +617,22 @@ TEST(Config, ErrorsNameFileLineKeyAndWhatIsAllowed) {
   has("[model\n", {"line 1", "no", "TOML"});
   has("[model]\nheads = 3\nkv_heads = 2\n[data]\nfolder = 'x'\n", {"run.toml, line 3", "kv_heads = 2 does not divide", "3"});
   has("[data]\ncontext = 64\n", {"data.folder"});
-  EXPECT_EQ(said("preset = 'tiny'\n[data]\nfolder = 'x'\n"), "no error");
+  EXPECT_EQ(said("preset = 'trial'\n[data]\nfolder = 'x'\n"), "no error");
   const RunConfig c = parse_run_config("preset = 'experts'\n[data]\nfolder = 'x'\n[training]\nrate = 0.001\n", "a").config;
   EXPECT_EQ(to_toml(parse_run_config(to_toml(c), "b").config), to_toml(c));
+}
+
+TEST(Config, PresetsHaveHeadsOf64AndThatOfTheExperimentsStaysAsItIs) {
+  for (const Preset& p : presets()) {
+    RunConfig c;
+    c.data.folder = "x";
+    p.apply(c);
+    EXPECT_EQ(c.model.d_head, 64) << p.name;
+    EXPECT_NO_THROW(check(c, p.name));
+  }
+  const RunConfig c = parse_run_config("preset = 'emergence'\n", "a").config;
+  EXPECT_EQ(to_toml(c), to_toml({}));
+  EXPECT_EQ(LanguageModel(c.model, 4096, c.data.context, 1)->n_parameter(), 4096 * 128 + 4 * (4 * 128 * 128 + 3 * 128 * 352 + 2 * 128) + 128);
 }
 
 TEST(Telemetry, ShareIsTheFirstTokensPartOfWhatARowGives) {

@@ -325,11 +325,11 @@ void size(RunConfig& c, int n_layer, int d_model, int n_head, int d_ff) {
 }
 
 constexpr Preset kPresets[] = {
-    {"emergence", "1.3M parameters: sinks emerge within 8M tokens", [](RunConfig& c) { size(c, 4, 128, 2, 352); }},
-    {"tiny", "0.5M parameters: for trying things out", [](RunConfig& c) { size(c, 2, 64, 1, 176); }},
-    {"deep", "2.8M parameters in 12 layers: residual peaks", [](RunConfig& c) { size(c, 12, 128, 2, 352); }},
-    {"wide", "4.2M parameters: more heads", [](RunConfig& c) { size(c, 4, 256, 4, 704); }},
-    {"large", "14M parameters", [](RunConfig& c) { size(c, 8, 384, 6, 1024); }},
+    {"emergence", "sinks emerge within 8M tokens", [](RunConfig& c) { size(c, 4, 128, 2, 352); }},
+    {"trial", "the smallest, for trying things out", [](RunConfig& c) { size(c, 5, 64, 1, 176); }},
+    {"peaks", "residual peaks over many layers", [](RunConfig& c) { size(c, 12, 128, 2, 352); }},
+    {"heads", "more heads: which of them sink", [](RunConfig& c) { size(c, 4, 256, 4, 704); }},
+    {"scale", "the largest: what holds at ten times the size of emergence", [](RunConfig& c) { size(c, 7, 384, 6, 1024); }},
     {"experts", "a mixture of 8 experts and one shared, as in Hunyuan", [](RunConfig& c) {
        size(c, 4, 128, 2, 128);
        c.model.n_expert = 8, c.model.n_expert_used = 2, c.model.n_expert_shared = 1, c.model.qk_norm = "behind";

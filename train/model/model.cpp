@@ -158,12 +158,16 @@ LanguageModelImpl::LanguageModelImpl(const ModelConfig& c, int64_t n_vocab, int6
   }
 }
 
-Tensor LanguageModelImpl::visible(int64_t n) const {
+Tensor LanguageModelImpl::visible(int64_t n_token) const {
+  const int64_t n_before = sink_embedding.defined() ? 1 : 0, n = n_before + n_token;
   if (config.diffusion) return torch::ones({n, n}, torch::kBool);
   const Tensor at = torch::arange(n), distance = at.view({-1, 1}) - at.view({1, -1});
   Tensor seen = distance >= 0;
   if (config.window > 0) seen = seen.logical_and(distance < config.window);
-  if (config.prefix > 0) seen = seen.logical_or((at.view({-1, 1}) < config.prefix).logical_and(at.view({1, -1}) < config.prefix));
+  if (config.prefix > 0) {
+    const Tensor in_prefix = at < n_before + config.prefix;
+    seen = seen.logical_or(in_prefix.view({-1, 1}).logical_and(in_prefix));
+  }
   if (remains.last > 0) seen = seen.logical_and((distance < remains.last).logical_or(at.view({1, -1}) < remains.first));
   return seen;
 }
@@ -181,7 +185,7 @@ Tensor LanguageModelImpl::forward(const Tensor& tokens, Trace* trace) {
   } else if (config.position == "alibi") {
     bias = alibi(config.n_head, n).to(x.dtype());
   }
-  const Tensor seen = visible(n);
+  const Tensor seen = visible(tokens.size(1));
   const auto keep = [&] {
     if (trace) trace->hidden.push_back(sink_embedding.defined() ? x.detach().narrow(1, 1, n - 1) : x.detach());
   };

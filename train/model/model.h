@@ -102,8 +102,8 @@ class LanguageModelImpl : public torch::nn::Module {
   struct Remains {
     int last = 0, first = 0;
   } remains;
-  // [n, n]: which keys a query may see.
-  torch::Tensor visible(int64_t n) const;
+  // [n, n]: which keys a query may see; n = n_token, and one more where a sink token comes first.
+  torch::Tensor visible(int64_t n_token) const;
 };
 TORCH_MODULE(LanguageModel);
 

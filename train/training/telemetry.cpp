@@ -65,7 +65,8 @@ Measurement measure(LanguageModel& model, const Tensor& probe, const Tensor& mas
   model->eval();
   Measurement m;
   const int64_t n = probe.size(1) - 1, n_prompt = probe.size(0);
-  const Tensor visible = model->visible(n);
+  Tensor visible = model->visible(n);
+  visible = visible.narrow(0, visible.size(0) - n, n).narrow(1, visible.size(1) - n, n);  // of text alone
   const auto n_row_of_first = visible.select(1, 0).sum().item<double>();  // windows hide it from others
   measure::Tally tally(kEpsilon, kMinRows);
   measure::Recorder recorder(attention::kernels("auto"));
