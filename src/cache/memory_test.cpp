@@ -92,7 +92,7 @@ TEST(Slabs, PiecesLieApartAndAreUsedAgain) {
   std::mt19937 random(1);
   std::map<std::byte*, size_t> taken;
   constexpr size_t kSizes[] = {40, 226, 1216, 4128, 20000};
-  size_t most = 0;
+  size_t most = 0, live = 0;
   for (int i = 0; i < 20000; ++i) {
     if (taken.size() < 300 && (taken.empty() || random() % 2)) {
       const size_t n = kSizes[random() % std::size(kSizes)];
@@ -103,12 +103,15 @@ TEST(Slabs, PiecesLieApartAndAreUsedAgain) {
       EXPECT_TRUE(at == taken.begin() || piece >= std::prev(at)->first + std::prev(at)->second);
       EXPECT_TRUE(std::next(at) == taken.end() || piece + n <= std::next(at)->first);
       std::fill_n(piece, n, std::byte{0xA5});
+      live += n;
     } else {
       const auto at = std::next(taken.begin(), static_cast<ptrdiff_t>(random() % taken.size()));
       EXPECT_EQ(std::count(at->first, at->first + at->second, std::byte{0xA5}), static_cast<ptrdiff_t>(at->second));
       slabs.give_back(at->first, at->second);
+      live -= at->second;
       taken.erase(at);
     }
+    EXPECT_GE(slabs.bytes(), live + slabs.free_bytes());
     most = std::max(most, slabs.bytes());
   }
   EXPECT_LT(most, 300 * 20000u);
