@@ -68,7 +68,7 @@ function ofRuns(training: Training): string {
   const inRuns = `in ${count(share(runs) * runs.length)} of ${plural(runs.length, "run")}`;
   if (none.length === variants.length) return `No sinks set in: ${inRuns}`;
   if (all.length === variants.length || variants.length === 1) return `Sinks set in${variants.length > 1 ? ` with all ${variants.length} variants` : ""}: ${inRuns}`;
-  const where = [all.length > 0 && `with ${named(all)}`, some.length > 0 && `in some runs with ${named(some)}`].filter(Boolean).join(", ");
+  const where = [all.length > 0 && `with ${named(all)}`, some.length > 0 && `at times with ${named(some)}`].filter(Boolean).join(", ");
   return `Sinks set in ${where}: ${inRuns}${none.length > 0 ? `; never with ${named(none)}` : ""}`;
 }
 
