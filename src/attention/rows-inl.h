@@ -193,7 +193,7 @@ HWY_ATTR void decode_rows(const Rows& rows, int stream, int n_head_kv, int first
 // --- few queries: rows of keys and values as they lie, kRowUnit components at a time
 
 // Rows of a register block: with 4 keys or 4 vectors each they fill the registers.
-constexpr int kFewRows = kLanes >= 16 ? 4 : 3;
+constexpr int kFewRows = kLanes >= 16 ? 6 : 3;
 
 // The sums of 4 vectors, of which the first n are written to `to`.
 HWY_ATTR HWY_INLINE void store_sums(const V* v, int n, float* to) {
@@ -233,6 +233,8 @@ struct RowRun {
   const std::byte* at(int k) const { return data + k * stride; }
   // Into the L2 cache: there may be more lines on their way to it than to the L1 cache.
   HWY_INLINE void prefetch(int k, int unit) const { __builtin_prefetch(next + k * row_bytes + unit * unit_bytes, 0, 2); }
+  // What is used soon, from there into the L1 cache.
+  HWY_INLINE void prefetch_soon(int k, int unit) const { __builtin_prefetch(at(k) + unit * unit_bytes, 0, 3); }
 };
 
 HWY_INLINE RowRun run_of(const Rows& rows, int stream, int head_kv, int first, int n, int d) {
@@ -249,7 +251,7 @@ template <Element kElement, int kRows>
 HWY_ATTR HWY_INLINE void four_keys(const float* HWY_RESTRICT q, int d, const RowRun& run, int first, int n, float* HWY_RESTRICT logits,
                                    size_t stride) {
   V sums[kRows][4];
-  HWY_UNROLL(4)
+  HWY_UNROLL(6)
   for (int r = 0; r < kRows; ++r)
     for (int k = 0; k < 4; ++k) sums[r][k] = hn::Zero(f);
   const std::byte* key[4];
@@ -259,15 +261,16 @@ HWY_ATTR HWY_INLINE void four_keys(const float* HWY_RESTRICT q, int d, const Row
     HWY_UNROLL(4)
     for (int k = 0; k < 4; ++k) {
       run.prefetch(first + k, unit);
+      run.prefetch_soon(first + k + 4, unit);
       V x[kUnitVectors];
       load_unit<kElement>(key[k], unit, x);
-      HWY_UNROLL(4)
+      HWY_UNROLL(6)
       for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < kUnitVectors; ++v)
           sums[r][k] = hn::MulAdd(hn::LoadU(f, part + static_cast<size_t>(r) * d + v * kLanes), x[v], sums[r][k]);
     }
   }
-  HWY_UNROLL(4)
+  HWY_UNROLL(6)
   for (int r = 0; r < kRows; ++r) store_sums(sums[r], n, logits + r * stride);
 }
 
@@ -275,7 +278,9 @@ HWY_ATTR HWY_INLINE void four_keys(const float* HWY_RESTRICT q, int d, const Row
 template <class Body>
 HWY_ATTR HWY_INLINE void over_row_blocks(int n_row, const Body& body) {
   for (int r = 0; r < n_row; r += kFewRows) switch (std::min(kFewRows, n_row - r)) {
-      case 4: body(r, std::integral_constant<int, 4>()); break;
+      case 6: body(r, std::integral_constant<int, std::min(6, kFewRows)>()); break;
+      case 5: body(r, std::integral_constant<int, std::min(5, kFewRows)>()); break;
+      case 4: body(r, std::integral_constant<int, std::min(4, kFewRows)>()); break;
       case 3: body(r, std::integral_constant<int, 3>()); break;
       case 2: body(r, std::integral_constant<int, 2>()); break;
       default: body(r, std::integral_constant<int, 1>());
@@ -297,22 +302,23 @@ template <Element kElement, int kRows, int kUnits>
 HWY_ATTR HWY_INLINE void add_units(const float* HWY_RESTRICT weights, size_t stride, const RowRun& run, int n, int unit, int d,
                                    float* HWY_RESTRICT out) {
   V sums[kRows][kUnits * kUnitVectors];
-  HWY_UNROLL(4)
+  HWY_UNROLL(6)
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kUnits * kUnitVectors; ++v) sums[r][v] = hn::LoadU(f, out + static_cast<size_t>(r) * d + v * kLanes);
   for (int k = 0; k < n; ++k) {
     V value[kUnits * kUnitVectors];
     for (int u = 0; u < kUnits; ++u) {
       run.prefetch(k, unit + u);
+      run.prefetch_soon(k + 4, unit + u);
       load_unit<kElement>(run.at(k), unit + u, value + u * kUnitVectors);
     }
-    HWY_UNROLL(4)
+    HWY_UNROLL(6)
     for (int r = 0; r < kRows; ++r) {
       const V w = hn::Set(f, weights[r * stride + k]);
       for (int v = 0; v < kUnits * kUnitVectors; ++v) sums[r][v] = hn::MulAdd(w, value[v], sums[r][v]);
     }
   }
-  HWY_UNROLL(4)
+  HWY_UNROLL(6)
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kUnits * kUnitVectors; ++v) hn::StoreU(sums[r][v], f, out + static_cast<size_t>(r) * d + v * kLanes);
 }
