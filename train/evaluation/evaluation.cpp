@@ -22,23 +22,6 @@ ggml_type type_named(const std::string& name) {
   throw UsageError(fmt::format("'{}' is no type that weights can be rounded to; use one of ggml's, as q8_0 or q4_0", name));
 }
 
-// As they come back from the file that llama.cpp's quantiser writes. Embedding, norms, routers and learned keys and values stay as they are.
-void round_layers(LanguageModel& model, const std::string& name) {
-  const torch::NoGradGuard no_grad;
-  const ggml_type type = type_named(name);
-  for (const Layer& layer : model->layers)
-    for (const auto& p : layer->named_parameters()) {
-      const Tensor& weight = p.value();
-      if (weight.dim() != 2 || p.key().ends_with("_bias") || p.key().ends_with("router.weight")) continue;
-      const int64_t n_row = weight.size(0), n = weight.size(1);
-      if (n % ggml_blck_size(type) != 0)
-        throw UsageError(fmt::format("rows of {} numbers cannot be rounded to {}, whose blocks are of {}; give another type", n, name, ggml_blck_size(type)));
-      std::vector<uint8_t> coded(ggml_row_size(type, n) * n_row);
-      ggml_quantize_chunk(type, weight.data_ptr<float>(), coded.data(), 0, n_row, n, nullptr);
-      ggml_get_type_traits(type)->to_float(coded.data(), weight.data_ptr<float>(), n_row * n);
-    }
-}
-
 // Nats of each token's successor, by position: mean over contexts, [n].
 Tensor loss_by_position(LanguageModel& model, const Tensor& contexts) {
   constexpr int64_t kBatch = 16;
@@ -55,6 +38,22 @@ Tensor loss_by_position(LanguageModel& model, const Tensor& contexts) {
 double mean_from(const Tensor& by_position, int64_t first) { return by_position.narrow(0, first, by_position.size(0) - first).mean().item<double>(); }
 
 }  // namespace
+
+void round_layers(LanguageModel& model, const std::string& name) {
+  const torch::NoGradGuard no_grad;
+  const ggml_type type = type_named(name);
+  for (const Layer& layer : model->layers)
+    for (const auto& p : layer->named_parameters()) {
+      const Tensor& weight = p.value();
+      if (weight.dim() != 2 || p.key().ends_with("_bias") || p.key().ends_with("router.weight")) continue;
+      const int64_t n_row = weight.size(0), n = weight.size(1);
+      if (n % ggml_blck_size(type) != 0)
+        throw UsageError(fmt::format("rows of {} numbers cannot be rounded to {}, whose blocks are of {}; give another type", n, name, ggml_blck_size(type)));
+      std::vector<uint8_t> coded(ggml_row_size(type, n) * n_row);
+      ggml_quantize_chunk(type, weight.data_ptr<float>(), coded.data(), 0, n_row, n, nullptr);
+      ggml_get_type_traits(type)->to_float(coded.data(), weight.data_ptr<float>(), n_row * n);
+    }
+}
 
 Evaluation evaluate_run(const std::string& folder, const EvaluationOptions& o) {
   for (const std::string& type : o.types) type_named(type);

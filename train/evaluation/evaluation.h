@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "model/model.h"
 #include "training/telemetry.h"
 
 namespace sinkscope::train {
@@ -25,6 +26,10 @@ struct Evaluation {
   std::vector<double> streaming;         // by number of first keys
   std::vector<Measurement> sinks;        // by length
 };
+
+// Rounds the layers' matrices to a type of ggml, to the numbers that the file of llama.cpp's quantiser has. Embedding, norms, routers
+// and learned keys and values stay as they are. Throws UsageError as evaluate_run does.
+void round_layers(LanguageModel& model, const std::string& type);
 
 // Throws UsageError for types that ggml has not or that do not fit the model's rows, InputError for a folder without a model.
 Evaluation evaluate_run(const std::string& folder, const EvaluationOptions& options);

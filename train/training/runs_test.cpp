@@ -9,7 +9,10 @@
 #include <unistd.h>
 
 #include <fmt/format.h>
+#include <ggml.h>
+#include <gguf.h>
 #include <gtest/gtest.h>
+#include <llama.h>
 
 #include "config/run_config.h"
 #include "data/packing.h"
@@ -345,6 +348,38 @@ TEST_P(Export, GivesTheSameLogitsAndMetrics) {
   for (const LayerProfile& layer : profiled.layers)
     for (const HeadProfile& head : layer.heads) strongest = std::max(strongest, head.alpha_first);
   EXPECT_NEAR(m.strongest, strongest, 1e-3 * strongest);
+}
+
+// A matrix of a GGUF file in floats.
+Tensor matrix_of(const std::string& path, const std::string& name) {
+  ggml_context* tensors = nullptr;
+  gguf_context* file = gguf_init_from_file(path.c_str(), {.no_alloc = false, .ctx = &tensors});
+  const ggml_tensor* t = ggml_get_tensor(tensors, name.c_str());
+  Tensor matrix = torch::empty({t->ne[1], t->ne[0]});
+  ggml_get_type_traits(t->type)->to_float(t->data, matrix.data_ptr<float>(), matrix.numel());
+  gguf_free(file);
+  ggml_free(tensors);
+  return matrix;
+}
+
+TEST_F(Run, RoundsAsTheQuantiserOfLlamaCppDoes) {
+  ModelConfig c = small("softmax");
+  c.d_model = 32, c.d_head = 16, c.d_ff = 64;
+  const TokenFile data((folder() / "data").string());
+  const std::string floats = (folder() / "floats.gguf").string(), rounded = (folder() / "rounded.gguf").string();
+  const std::pair<const char*, llama_ftype> types[] = {{"q4_0", LLAMA_FTYPE_MOSTLY_Q4_0}, {"q8_0", LLAMA_FTYPE_MOSTLY_Q8_0}};
+  for (const auto& [type, ftype] : types) {
+    LanguageModel model = shaken(c);
+    write_gguf(model, data, true, kContext, floats);
+    llama_model_quantize_params params = llama_model_quantize_default_params();
+    params.nthread = 1, params.ftype = ftype;
+    ASSERT_EQ(llama_model_quantize(floats.c_str(), rounded.c_str(), &params), 0u);
+    const Tensor before = model->layers[1]->attention->value->weight.clone();
+    round_layers(model, type);
+    const std::pair<const char*, Tensor> matrices[] = {{"blk.1.attn_v.weight", model->layers[1]->attention->value->weight}, {"blk.0.attn_output.weight", model->layers[0]->attention->output->weight}, {"blk.1.ffn_down.weight", model->layers[1]->mlp->down->weight}};
+    for (const auto& [name, matrix] : matrices) EXPECT_TRUE(torch::equal(matrix_of(rounded, name), matrix)) << type << ", " << name;
+    EXPECT_FALSE(torch::equal(before, model->layers[1]->attention->value->weight));
+  }
 }
 
 TEST(Export, SaysWhatCannotBeExpressed) {

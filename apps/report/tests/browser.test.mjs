@@ -130,6 +130,33 @@ async function saved(page, focuses) {
   return saves.map(({ name, base64 }) => ({ name, bytes: Buffer.from(base64, "base64") }));
 }
 
+// One head and one prompt of two profiles: their numbers, what keys and tokens receive, and the differences.
+async function comparedHead(page, doc, other, documents) {
+  const both = [documents[doc], documents[other]];
+  const layer = Math.min(...both.map((d) => d.content.model.n_layer)) - 1, head = 0;
+  const [[a, b], name] = [both.map((d) => d.content.layers.find((l) => l.layer === layer)?.heads.find((x) => x.head === head)), `${layer}:${head}`];
+  if (!a || !b) return;
+  await go(page, `doc=${doc}&view=compare&with=${other}&layer=${layer}&head=${head}&of=${name}`);
+  const [first] = await rowsOf(page, `Layer ${layer}, head ${head}`);
+  sameNumber(first[both[0].name], a.sink_rate_first, name), sameNumber(first[both[1].name], b.sink_rate_first, name), sameNumber(first.difference, b.sink_rate_first - a.sink_rate_first, name);
+  const alphas = both.map(({ tensors: { alpha } }) => alpha && Array.from(alpha.data.subarray((layer * alpha.shape[2] + head) * alpha.shape[3], (layer * alpha.shape[2] + head + 1) * alpha.shape[3]), (v) => (v / 255) ** 2));
+  if (!alphas[0] || !alphas[1] || !both[0].content.prompts) return;
+  const keys = parsed((await saved(page, ["keys-CSV"]))[0].bytes.toString());
+  const near = (shown, value, what) => assert.ok(Math.abs(Number(shown) - value) < 1e-6, `${what}: ${shown}, the document has ${value}`);
+  for (const [at, x, y, change] of keys.slice(1)) if (x && y) near(x, alphas[0][at], `key ${at}`), near(y, alphas[1][at], `key ${at}`), near(change, alphas[1][at] - alphas[0][at], `key ${at}`);
+  assert.ok(keys.length > 8);
+  const rows = await rowsOf(page, "Tokens that differ most");
+  assert.ok(rows.length > 0, "texts are compared");
+  let before = Infinity;
+  for (const row of rows) {
+    const [p, q = p] = row.position.split(" and ").map(Number);
+    sameNumber(row[both[0].name], alphas[0][p], `token ${p}`), sameNumber(row[both[1].name], alphas[1][q], `token ${q}`), sameNumber(row.difference, alphas[1][q] - alphas[0][p], `token ${p} and ${q}`);
+    assert.equal(both[0].content.prompts[0].texts[p], both[1].content.prompts[0].texts[q]);
+    assert.ok(Math.abs(alphas[1][q] - alphas[0][p]) <= before + 1e-9, "those that differ most come first");
+    before = Math.abs(alphas[1][q] - alphas[0][p]);
+  }
+}
+
 describe("every report", { concurrency: availableParallelism() }, () => {
   for (const file of files) {
     const name = basename(file);
@@ -202,6 +229,7 @@ describe("every report", { concurrency: availableParallelism() }, () => {
             const [a, b] = [numbers(content), numbers(documents[other].content)];
             assert.equal(rows.length, a.length);
             rows.forEach(([what, left, right, difference], i) => { sameNumber(left, a[i], what); sameNumber(right, b[i], what); sameNumber(difference, b[i] - a[i], what); });
+            await comparedHead(page, doc, other, documents);
           }
           await go(page, `doc=${doc}`);
           if (kind === "profile" || kind === "explain") {
@@ -484,6 +512,58 @@ test("one document twice does not differ", async () => {
   const file = join(folder, "twice.htm"), [one] = samples().bidi;
   writeFileSync(file, reportHtml([one, { ...one, name: "the same again" }]));
   await opened(file, "#view=compare", async (page) => assert.match(await page.textContent("main .title .note"), /there is no difference/));
+});
+
+test("heads are compared: a cell chooses one, maps of both and their difference say the same weights", async () => {
+  const { documents: [a, b] } = reportData(readFileSync(made("weaker"), "utf8"));
+  const [layer, head] = a.content.run.maps.find(([l, h]) => b.content.run.maps.some(([m, g]) => m === l && g === h));
+  await opened(made("weaker"), "#view=compare", async (page) => {
+    for (const id of ["#heads-0", "#difference"]) {
+      await page.focus(`${id} [role=gridcell]`);
+      await page.keyboard.press("Control+Home");
+      for (let i = 0; i < layer; ++i) await page.keyboard.press("ArrowRight");
+      for (let i = 0; i < head; ++i) await page.keyboard.press("ArrowDown");
+      await page.keyboard.press("Enter");
+      assert.ok((await page.$$eval("main h2", (all) => all.map((e) => e.textContent))).includes(`Layer ${layer}, head ${head}`));
+      await go(page, "view=compare&layer=11&head=7");
+    }
+    await go(page, `view=compare&layer=${layer}&head=${head}`);
+    const weight = ({ content, tensors: { map } }, row, key) => {
+      const i = content.run.maps.findIndex(([l, h]) => l === layer && h === head), n = map.shape[2], v = map.data[i * n * n + row * n + key];
+      return v === 0 ? 0 : 2 ** ((v - 255) / 25.4);
+    };
+    const n = a.tensors.map.shape[2], [row, key] = [40, 0];
+    for (const id of ["#map-0", "#map-1", "#map-difference-1"]) {
+      await page.$eval(id, (e) => e.scrollIntoView({ block: "center" }));
+      const box = await page.$eval(`${id} svg image`, (e) => e.getBoundingClientRect().toJSON());
+      await page.mouse.move(box.x + ((key + 0.5) * box.width) / n, box.y + ((row + 0.5) * box.height) / n);
+      const tip = await page.$$eval(".tip > *", (all) => all.map((e) => e.textContent));
+      const said = (name) => /(?:weight )?([−+\d.]+)$/.exec(tip.find((line) => line.startsWith(`${name}:`)))[1];
+      sameNumber(said(a.name), weight(a, row, key), id);
+      sameNumber(said(b.name), weight(b, row, key), id);
+      sameNumber(said(`${b.name} less ${a.name}`), weight(b, row, key) - weight(a, row, key), id);
+    }
+    await page.mouse.click(...(await page.$eval("#map-1 svg image", (e, rows) => { e.scrollIntoView({ block: "center" }); const { x, y, width, height } = e.getBoundingClientRect(); return [x + 5, y + ((17 + 0.5) * height) / rows]; }, n)));
+    assert.match(page.url(), /query=17/);
+    for (const i of [0, 1]) assert.equal(await page.getAttribute(`#query-${i}-17`, "aria-selected"), "true");
+  });
+});
+
+test("three documents are compared at once, each with the first", async () => {
+  const { documents } = reportData(readFileSync(made("three"), "utf8"));
+  await opened(made("three"), "#view=compare", async (page) => {
+    assert.equal(await page.textContent("main h1"), "one, two and three");
+    const rows = await rowsOf(page, "Side by side");
+    documents.forEach(({ name, content }, i) => {
+      sameNumber(rows[1][name], content.sink_rate.alpha_by_position[0], name);
+      if (i > 0) sameNumber(rows[1][`${name}, difference`], content.sink_rate.alpha_by_position[0] - documents[0].content.sink_rate.alpha_by_position[0], name);
+    });
+    for (const id of ["#heads-0", "#heads-1", "#heads-2", "#difference-1", "#difference-2", "#change-1-0", "#change-2-0"]) assert.ok(await page.$(id), id);
+    await page.selectOption("[data-focus=with]", "2");
+    assert.equal(await page.textContent("main h1"), "one and three");
+    await page.click("[data-focus=swap]");
+    await headingIs(page, "three and one");
+  });
 });
 
 test("a document that is not as its schema says is named; the others are shown", async () => {

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { deflateSync } from "node:zlib";
 import Ajv from "ajv";
 import { describe, expect, it } from "vitest";
-import { strongest } from "../src/data/attention";
+import { sharedTokens, strongest } from "../src/data/attention";
 import { explanationOf, reportOf, type Evaluation, type Line } from "../src/data/documents";
 import { bestOf, policyName } from "../src/data/evaluation";
 import { domainOf, headNumbers, metricsOf } from "../src/data/metrics";
@@ -80,6 +80,25 @@ describe("attention", () => {
     expect(mean[5]).toBeCloseTo((attention.alpha(0, 0, 0)![5]! + attention.alpha(0, 2, 1)![5]!) / 2, 6);
     const rate = attention.sinkRate(0, heads, 0.3)!;
     expect(rate[0]).toBe(heads.filter(([l, h]) => attention.alpha(0, l, h)![0]! > 0.3).length / 2);
+  });
+});
+
+describe("prompts that are compared", () => {
+  const prompt = (texts: string[], marks = 0) => ({ tokens: [], texts, special: texts.map((_, i) => i < marks) });
+
+  it("share the tokens that both begin with", () => {
+    expect(sharedTokens(prompt(["<s>", "a", "b", "c"], 1), prompt(["<s>", "a", "x", "c"], 1))).toEqual([[0, 0], [1, 1]]);
+    expect(sharedTokens(prompt(["a", "b"]), prompt(["a"]))).toEqual([[0, 0]]);
+  });
+
+  it("share what follows a mark that one of them lacks", () => {
+    expect(sharedTokens(prompt(["<s>", "a", "b"], 1), prompt(["a", "b", "c"]))).toEqual([[1, 0], [2, 1]]);
+    expect(sharedTokens(prompt(["<bos>", "a"], 1), prompt(["<s>", "<i>", "a"], 2))).toEqual([[1, 2]]);
+  });
+
+  it("share nothing where they differ from the first on", () => {
+    expect(sharedTokens(prompt(["a"]), prompt(["b"]))).toEqual([]);
+    expect(sharedTokens(prompt(["<s>"], 1), prompt(["a"]))).toEqual([]);
   });
 });
 

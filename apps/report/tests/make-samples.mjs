@@ -12,6 +12,8 @@ export function samples() {
     wide: [made.profile({ name: "wide", nLayer: 128, nHead: 128, length: 32, nPrompt: 1 })],
     long: [made.profile({ name: "long", nLayer: 24, nHead: 16, length: 2048, nPrompt: 1, nMap: 16 })],
     experts: [made.profile({ name: "experts", nLayer: 16, nHead: 8, explain: true, nExpert: 32 })],
+    weaker: [made.profile({ name: "whole" }), made.profile({ name: "weaker", strength: 0.9 })],
+    three: ["one", "two", "three"].map((name, i) => made.profile({ name, nLayer: 4, nHead: 4, length: 24, nPrompt: 2, seed: 7 + i, strength: 1 - 0.3 * i })),
     everything: [twin, made.profile({ name: "after", nPrompt: 2, seed: 8, strength: 0.6, explain: true }), made.ablation(), made.evaluation(), made.needles(), made.denoising(), made.denoising({ shift: 12 }), made.training(), { name: "explanation alone", content: twin.content.explain }],
   };
 }

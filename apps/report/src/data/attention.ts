@@ -125,6 +125,15 @@ export function strongest(weights: Float32Array, n: number, floor: number): numb
     .slice(0, n);
 }
 
+// Positions in both of the tokens that two prompts begin with; where their marks differ, behind them.
+export function sharedTokens(a: Prompt, b: Prompt): [number, number][] {
+  const marks = ({ special }: Prompt) => { const n = special.indexOf(false); return n < 0 ? special.length : n; };
+  const [from, to] = a.texts[0] === b.texts[0] ? [0, 0] : [marks(a), marks(b)];
+  const pairs: [number, number][] = [];
+  for (let i = 0; from + i < a.texts.length && to + i < b.texts.length && a.texts[from + i] === b.texts[to + i]; ++i) pairs.push([from + i, to + i]);
+  return pairs;
+}
+
 interface Bytes {
   shape: number[];
   data: Uint8Array;

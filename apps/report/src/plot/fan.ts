@@ -8,6 +8,7 @@ import { keysInSight } from "./keys";
 import { colours, muted } from "../theme";
 
 export interface Fan {
+  id?: string; // unique in the view
   map: AttentionMap;
   texts: string[];
   width: number;
@@ -25,11 +26,11 @@ export interface FanView {
 
 const ROW = 22, ROWS = 22;
 
-export function fan({ map, texts, width, query, hover, leave, choose }: Fan): FanView {
+export function fan({ id = "query", map, texts, width, query, hover, leave, choose }: Fan): FanView {
   const left = Math.min(190, Math.round(width * 0.34)), right = Math.max(left + 46, width - 260), letters = width < 480 ? 10 : 18;
   const height = Math.min(ROWS, Math.max(6, map.n)) * ROW;
   const rows = h("div", { class: "rows", style: `height:${map.n * ROW}px` });
-  const list = h("div", { class: "queries", role: "listbox", tabindex: 0, "aria-label": "Queries; up and down choose whose attention is shown", "data-focus": "fan", style: `height:${height}px;width:${left}px` }, rows);
+  const list = h("div", { class: "queries", role: "listbox", tabindex: 0, "aria-label": "Queries; up and down choose whose attention is shown", "data-focus": `${id}-list`, style: `height:${height}px;width:${left}px` }, rows);
   const plot = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": SANS, "font-size": 12, fill: colours().ink });
   const element = h("div", { class: "fan", style: `width:${width}px` }, plot, list);
   let now = query;
@@ -38,9 +39,9 @@ export function fan({ map, texts, width, query, hover, leave, choose }: Fan): Fa
     const first = Math.max(0, Math.floor(list.scrollTop / ROW) - 4), last = Math.min(map.n, first + ROWS + 9);
     rows.replaceChildren(...Array.from({ length: last - first }, (_, j) => {
       const i = first + j;
-      return h("div", { role: "option", id: `query-${i}`, class: i === now ? "row now" : "row", "aria-selected": i === now ? "true" : "false", style: `top:${i * ROW}px` }, h("span", { class: "at" }, i), h("bdi", {}, texts[i] === undefined ? "" : clipped(quoted(texts[i]), letters)));
+      return h("div", { role: "option", id: `${id}-${i}`, class: i === now ? "row now" : "row", "aria-selected": i === now ? "true" : "false", style: `top:${i * ROW}px` }, h("span", { class: "at" }, i), h("bdi", {}, texts[i] === undefined ? "" : clipped(quoted(texts[i]), letters)));
     }));
-    list.setAttribute("aria-activedescendant", `query-${now}`);
+    list.setAttribute("aria-activedescendant", `${id}-${now}`);
   };
   const draw = () => {
     const weights = map.row(now);
@@ -70,9 +71,9 @@ export function fan({ map, texts, width, query, hover, leave, choose }: Fan): Fa
     fillRows();
     draw();
   };
-  const under = (event: Event) => { const row = (event.target as Element).closest(".row"); return row ? Number(row.id.slice(6)) : null; };
+  const under = (event: Event) => { const row = (event.target as Element).closest(".row"); return row ? Number(row.id.slice(id.length + 1)) : null; };
   list.addEventListener("scroll", () => { fillRows(); draw(); });
-  list.addEventListener("pointermove", (event) => { const i = under(event); if (i !== null && i !== now) { now = i; for (const row of rows.children) row.classList.toggle("now", row.id === `query-${i}`); draw(); hover(i); } });
+  list.addEventListener("pointermove", (event) => { const i = under(event); if (i !== null && i !== now) { now = i; for (const row of rows.children) row.classList.toggle("now", row.id === `${id}-${i}`); draw(); hover(i); } });
   list.addEventListener("pointerleave", leave);
   list.addEventListener("click", (event) => { const i = under(event); if (i !== null) choose(i); });
   list.addEventListener("keydown", (event) => {

@@ -5,10 +5,12 @@ import { inkOn, sequential } from "../theme";
 import { hideTip, showTip } from "./tip";
 
 export interface Tokens {
+  id?: string; // unique in the view
   label: string;
   texts: string[];
   special: boolean[]; // marks of the model, which say nothing of the text's direction
   shade: (i: number) => number | null; // 0 to 1
+  colour?: (t: number) => string;
   mark?: ((i: number) => boolean) | undefined; // a sink
   tip: (i: number) => string[];
   current?: number | null;
@@ -23,22 +25,21 @@ export interface TokenText {
 
 const SHADES = 64;
 
-export function tokenText({ label, texts, special, shade, mark, tip, current = null, hover, choose }: Tokens): TokenText {
-  const colour = sequential();
+export function tokenText({ id = "token", label, texts, special, shade, colour = sequential(), mark, tip, current = null, hover, choose }: Tokens): TokenText {
   const shades = Array.from({ length: SHADES + 1 }, (_, i) => colour(i / SHADES));
   const spans = texts.map((text, i) => {
     const value = shade(i);
     const step = value === null ? null : Math.round(Math.min(1, Math.max(0, value)) * SHADES);
     const shown = visible(text);
     const classes = ["token", mark?.(i) && "sink", text === "" && "rest", (special[i] || shown.includes("⟨U+")) && "apart"].filter(Boolean).join(" ");
-    const span = h("span", { role: "option", class: classes, "data-rest": text === "" ? `\u200D${REST}\u200D` : null, id: `token-${i}`, "aria-label": `${i} ${quoted(text)}: ${tip(i).slice(1).join(", ")}`, "aria-selected": i === current ? "true" : "false" }, shown);
+    const span = h("span", { role: "option", class: classes, "data-rest": text === "" ? `\u200D${REST}\u200D` : null, id: `${id}-${i}`, "aria-label": `${i} ${quoted(text)}: ${tip(i).slice(1).join(", ")}`, "aria-selected": i === current ? "true" : "false" }, shown);
     if (step !== null) {
       span.style.background = shades[step]!;
       span.style.color = inkOn(shades[step]!);
     }
     return span;
   });
-  const element = h("div", { role: "listbox", tabindex: 0, class: texts.length > 700 ? "tokens long" : "tokens", "aria-label": `${label}; arrow keys walk through the tokens${choose ? ", Enter chooses one as the query" : ""}`, "data-focus": "tokens" },
+  const element = h("div", { role: "listbox", tabindex: 0, class: texts.length > 700 ? "tokens long" : "tokens", "aria-label": `${label}; arrow keys walk through the tokens${choose ? ", Enter chooses one as the query" : ""}`, "data-focus": `${id}s` },
     spans.flatMap((span, i) => (texts[i]!.includes("\n") ? [span, h("br")] : [span])));
 
   let active: number | null = null;
@@ -47,11 +48,11 @@ export function tokenText({ label, texts, special, shade, mark, tip, current = n
     active = i;
     if (i === null) return element.removeAttribute("aria-activedescendant");
     spans[i]!.classList.add("active");
-    element.setAttribute("aria-activedescendant", `token-${i}`);
+    element.setAttribute("aria-activedescendant", `${id}-${i}`);
   };
   const indexOf = (event: Event): number | null => {
     const span = (event.target as Element).closest(".token");
-    return span ? Number(span.id.slice(6)) : null;
+    return span ? Number(span.id.slice(id.length + 1)) : null;
   };
   let under: number | null = null;
   element.addEventListener("pointermove", (event) => {

@@ -1,18 +1,18 @@
 // One head: its map, who gets its attention, the text shaded by it, and the fan of a query.
-import { as, explanationOf, type Profile } from "../data/documents";
-import { strongest, type Attention, type AttentionMap } from "../data/attention";
-import { headNumbers, meanOf, metricsOf } from "../data/metrics";
+import { strongest, type AttentionMap } from "../data/attention";
+import { as, explanationOf } from "../data/documents";
+import { headNumbers, metricsOf } from "../data/metrics";
 import { h } from "../dom";
 import { clipped, fixed, isNumber, isolated, plural, quoted } from "../format";
 import { fan, type FanView } from "../plot/fan";
 import { figure } from "../plot/figure";
 import { showMetric } from "../plot/grid";
-import { lines } from "../plot/lines";
-import { mapPlot, SCALES, type ScaleName } from "../plot/map";
+import { mapPlot } from "../plot/map";
 import { tableOf } from "../plot/csv";
 import { table } from "../plot/table";
 import { tokenText } from "../plot/text";
 import { hideTip, showTip } from "../plot/tip";
+import { alphaOfAll, alphaPoints, headOn, keyProfile, mapSize, named, pictureOf, promptsOf, scaleChoice, scaleOf, seen, type HeadOn } from "./attention";
 import { choice, facts, half, pair, section, type Context, type View } from "./view";
 
 export const head: View = {
@@ -33,14 +33,14 @@ export const head: View = {
     return [
       title(context, nLayer, layer, nHead, at),
       facts((own.length > 0 ? own : metrics).map((m): [string, string] => [m.label, showMetric(m, headNumbers(document, m.key)![layer]![at])])),
-      ...(attention ? arrays(context, attention, as(document, "profile")!, layer, at, prompt) : [h("p", { class: "note" }, "The report holds no attention by token. ", h("code", {}, "sinkscope profile --report"), " keeps it; ", h("code", {}, "sinkscope view"), " takes it from the file that ", h("code", {}, "--arrays"), " wrote.")]),
+      ...(attention ? arrays(context, headOn(document, layer, at, prompt)) : [h("p", { class: "note" }, "The report holds no attention by token. ", h("code", {}, "sinkscope profile --report"), " keeps it; ", h("code", {}, "sinkscope view"), " takes it from the file that ", h("code", {}, "--arrays"), " wrote.")]),
       ...causes(context, layer, at),
     ];
   },
 };
 
-const firstMeasured = (numbers: (number | null)[][]) => Math.max(0, numbers.findIndex((heads) => heads.length > 0));
-const range = (n: number, name: (i: number) => string) => Array.from({ length: n }, (_, i) => [String(i), name(i)] as const);
+export const firstMeasured = (numbers: (number | null)[][]) => Math.max(0, numbers.findIndex((heads) => heads.length > 0));
+export const range = (n: number, name: (i: number) => string) => Array.from({ length: n }, (_, i) => [String(i), name(i)] as const);
 
 function title(context: Context, nLayer: number, layer: number, nHead: number, at: number): HTMLElement {
   const { state, document } = context;
@@ -52,7 +52,7 @@ function title(context: Context, nLayer: number, layer: number, nHead: number, a
     h("div", { class: "controls" },
       choice("Layer", "layer", range(nLayer, String), String(layer), context),
       choice("Head", "head", range(nHead, String), String(at), context),
-      prompts.length > 1 && choice("Prompt", "prompt", prompts.map((p, i) => [String(i), `${i}: ${clipped(quoted(p.texts.slice(0, 8).join("").trim()), 34)}`] as const), String(state.index("prompt", prompts.length)), context),
+      prompts.length > 1 && choice("Prompt", "prompt", promptsOf(prompts), String(state.index("prompt", prompts.length)), context),
       h("nav", { class: "steps", "aria-label": "Neighbours of this head" },
         layer > 0 && step("The same head, one layer before", layer - 1, at, "← layer"),
         layer < nLayer - 1 && step("The same head, one layer behind", layer + 1, at, "layer →"),
@@ -61,12 +61,9 @@ function title(context: Context, nLayer: number, layer: number, nHead: number, a
     mapped.length > 0 && h("p", { class: "note" }, "Whole maps (layer:head) were kept of ", mapped.flatMap(([l, r], i) => [i > 0 ? ", " : "", h("a", { href: state.link({ view: "head", layer: l, head: r }), "aria-current": l === layer && r === at ? "true" : null }, `${l}:${r}`)]), "."));
 }
 
-function arrays(context: Context, attention: Attention, profile: Profile, layer: number, at: number, prompt: number): Node[] {
-  const { state, width, document } = context;
-  const { texts, special } = attention.prompts[prompt] ?? { texts: [], special: [] };
-  const alpha = attention.alpha(prompt, layer, at);
-  const map = attention.map(prompt, layer, at);
-  const n = map?.n ?? attention.length(prompt);
+function arrays(context: Context, on: HeadOn): Node[] {
+  const { state, width } = context;
+  const { document, profile, attention, layer, head: at, prompt, texts, special, alpha, map, n } = on;
   const query = map ? state.index("query", n, n - 1) : null;
   const w = half(width);
   const epsilon = profile.run.epsilon ?? 0.3;
@@ -100,58 +97,38 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
   };
   const back = () => { if (chosen !== null) showQuery(chosen, "map"); };
 
-  const usual: ScaleName = n > 256 ? "log" : "sqrt"; // long rows have small weights
-  const scale = (state.text("scale", usual) in SCALES ? state.text("scale", usual) : usual) as ScaleName;
-  const scaleChoice = () => choice("Colours", "scale", Object.entries(SCALES).map(([key, { name }]) => [key, name] as const), scale, context);
-  const size = Math.min(w, 560) - 66;
+  const size = mapSize(w);
   const pictures: HTMLElement[] = [];
-  if (map) {
-    const cells = Math.min(n, Math.round(size * devicePixelRatio));
-    const shrunk = cells < n ? map.shrunk(cells) : null;
+  const picture = pictureOf(on, size);
+  if (picture) {
+    const scale = scaleOf(context, n);
     const drawn = mapPlot({
-      at: shrunk ? (row, column) => shrunk[row * cells + column]! : (row, column) => map.weight(row, column),
-      cells, n, size, scale,
-      hover: (row, key, event) => {
+      ...picture, size, scale,
+      hover: (row, column, event) => {
         if (row === null) { hideTip(); return back(); }
-        showTip(event.clientX, event.clientY, [`query ${row} ${named(texts, row)}`, `key ${key} ${named(texts, key)}`, `weight ${weightText(map, attention, row, key)}`]);
+        showTip(event.clientX, event.clientY, [picture.query(row), picture.key(column), picture.says(row, column)]);
         showQuery(row, "map");
       },
-      choose,
+      choose: map ? choose : undefined,
     });
-    cross = drawn.cross;
-    pictures.push(figure({ id: "map", title: "Attention map", note: `Rows are queries, columns keys${shrunk ? "; the largest weight in each pixel" : ""}.`, hint: "A click chooses the query.", controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where }));
+    cross = map ? drawn.cross : cross;
+    pictures.push(figure({ id: "map", title: picture.title, note: picture.note, hint: map ? "A click chooses the query." : undefined, controls: scaleChoice(context, scale), plot: drawn.plot, over: drawn.over, file: where, numbers: picture.numbers }));
+  }
+  if (map) {
     fanView = fan({ map, texts, width: w, query: query!, hover: (q) => showQuery(q, "fan"), leave: back, choose });
     pictures.push(h("div", { class: "beside" }, figure({ id: "fan", title: "Whom a query looks at", note: "Queries on the left, the strongest keys of the chosen one on the right.", plot: fanView.plot, over: fanView.element, file: where, numbers: () => queryTable(map, texts, chosen ?? 0) })));
-  } else {
-    const bands = attention.band(layer, at);
-    if (bands) {
-      const each = Math.ceil(profile.run.length / attention.nBand);
-      const drawn = mapPlot({
-        at: (row, column) => bands[row]![column]!, cells: attention.nBand, n: attention.nBand, size, scale, of: each > 1 ? " band" : "",
-        hover: (row, column, event) => (row === null ? hideTip() : showTip(event.clientX, event.clientY, [`queries ${bandText(row, each, profile)}`, `keys ${bandText(column, each, profile)}`, `mean weight ${fixed(bands[row]![column], 4)}`])),
-      });
-      pictures.push(figure({ id: "map", title: "Attention in bands", note: `Mean weight of ${attention.nBand} bands of queries and keys, over all prompts. Whole maps come with --maps ${layer}:${at}.`, controls: scaleChoice(), plot: drawn.plot, over: drawn.over, file: where, numbers: () => bandTable(bands, each, profile) }));
-    }
   }
   if (alpha) {
-    const mean = Float32Array.from(alpha, (_, k) => meanOf(Array.from({ length: attention.nPrompt }, (_, p) => (k < attention.length(p) ? attention.alpha(p, layer, at)![k] : null))) ?? 0);
-    const points = (values: Float32Array) => Array.from(values, (y, x) => ({ x, y }));
-    const profileFigure = figure({
+    const beside = pictures.length === 1;
+    const all = attention.nPrompt > 1 ? [{ name: "all prompts", points: alphaPoints(alphaOfAll(on)), quiet: true }] : [];
+    pictures.push(figure({
       id: "keys",
       title: "Key profile",
       note: `Mean attention to each key from the rows that see it; square-root scale. Keys above ${epsilon} are sinks of this head${attention.nPrompt > 1 ? "." : ", where enough rows see them."}`,
-      plot: lines({
-        width: pictures.length === 1 ? w : width,
-        height: pictures.length === 1 ? 380 : 240,
-        x: { label: "position" },
-        y: { label: "alpha", type: "sqrt", domain: [0, 1], ticks: [0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1] },
-        series: attention.nPrompt > 1 ? [{ name: "this prompt", points: points(alpha) }, { name: "all prompts", points: points(mean), quiet: true }] : [{ name: "this prompt", points: points(alpha) }],
-        show: (y) => fixed(y, 4),
-      }),
+      plot: keyProfile([{ name: "this prompt", points: alphaPoints(alpha) }, ...all], beside ? w : width, beside ? 380 : 240),
       numbers: () => tableOf({ caption: `Attention received in layer ${layer}, head ${at}`, columns: [{ label: "position", value: (k) => k }, { label: "token", value: (k) => named(texts, k), text: true }, { label: "alpha", value: (k) => Number(alpha[k]!.toPrecision(4)) }], rows: [...alpha.keys()] }),
       file: where,
-    });
-    pictures.push(profileFigure);
+    }));
   }
   const paired = pictures.length >= 2 ? [pair(...pictures.slice(0, 2)), ...pictures.slice(2)] : pictures;
   queueMicrotask(() => { if (query !== null) showQuery(query, "map"); });
@@ -163,21 +140,6 @@ function arrays(context: Context, attention: Attention, profile: Profile, layer:
   ];
 }
 
-// Documents of older programs have no texts.
-const named = (texts: string[], i: number) => (texts[i] === undefined ? "" : quoted(texts[i]));
-
-// Whether enough rows see a key for its mean to say something.
-export function seen(profile: Profile, n: number, key: number): boolean {
-  const uniform = profile.sink_rate.uniform_alpha_by_position;
-  const causal = (uniform[0] ?? 0) > 1.5 / n;
-  return !causal || n - key >= profile.run.min_rows;
-}
-
-const weightText = (map: AttentionMap, attention: Attention, row: number, key: number) => {
-  const weight = map.weight(row, key);
-  return key > row && weight === 0 ? "none: not visible" : weight === 0 ? `below ${fixed(attention.mapFloor, 4)}` : fixed(weight, 4);
-};
-
 function topKeys(map: AttentionMap, texts: string[], query: number): string[] {
   const row = map.row(query);
   const top = strongest(row, 3, 0);
@@ -188,14 +150,6 @@ function queryTable(map: AttentionMap, texts: string[], query: number) {
   const row = map.row(query);
   return tableOf({ caption: `Whom query ${query} looks at`, columns: [{ label: "key", value: (k) => k }, { label: "token", value: (k) => named(texts, k), text: true }, { label: "weight", value: (k) => Number(row[k]!.toPrecision(3)) }], rows: strongest(row, 64, 0) });
 }
-
-const bandTable = (bands: Float32Array[], each: number, profile: Profile) => tableOf({
-  caption: "Mean weight between bands",
-  columns: [{ label: "queries", value: (r) => bandText(r.query, each, profile), text: true }, { label: "keys", value: (r) => bandText(r.key, each, profile), text: true }, { label: "mean weight", value: (r) => Number(r.weight.toPrecision(4)), show: (r) => fixed(r.weight, 4) }],
-  rows: bands.flatMap((row, query) => Array.from(row, (weight, key) => ({ query, key, weight }))).filter((r) => r.weight > 0),
-});
-
-const bandText = (band: number, each: number, profile: Profile) => (each <= 1 ? String(band) : `${Math.ceil((band * profile.run.length) / 32)} to ${Math.ceil(((band + 1) * profile.run.length) / 32) - 1}`);
 
 function causes(context: Context, layer: number, at: number): Node[] {
   const found = explanationOf(context.document)?.layers.find((l) => l.layer === layer)?.heads?.find((x) => x.head === at);

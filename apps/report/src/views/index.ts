@@ -1,5 +1,5 @@
 // In the order of the tabs.
-import { compare } from "./compare";
+import { compare } from "./compare/index";
 import { edits } from "./edits";
 import { head } from "./head";
 import { overview } from "./overview";

@@ -11,7 +11,7 @@ import { table } from "../plot/table";
 import { colours, muted, seriesColour } from "../theme";
 import { s } from "../dom";
 import { answer } from "./answer";
-import { choice, half, notesOf, pair, section, type Context, type View } from "./view";
+import { choice, half, notesOf, pairs, section, type Context, type View } from "./view";
 import { depths } from "../plot/depths";
 import { fitted, textWidth } from "../plot/scale";
 
@@ -62,8 +62,6 @@ function ofText(e: Evaluation, context: Context): Node[] {
 }
 
 const bytesTable = (e: Evaluation, caption: string, key: "ppl" | "kl" | "same_top" | "accuracy") => tableOf({ caption, columns: [{ label: "policy", value: resultName, text: true }, { label: "kv_bytes", value: (r) => r.kv_bytes }, { label: key, value: (r) => r[key] }], rows: e.results });
-
-export const pairs = (figures: HTMLElement[]): HTMLElement[] => Array.from({ length: Math.ceil(figures.length / 2) }, (_, i) => pair(...figures.slice(2 * i, 2 * i + 2)));
 
 export function overBytes(results: readonly Result[], of: (r: Result) => number | null | undefined, label: string, width: number, log: boolean): SVGSVGElement {
   const points = results.filter((r) => isNumber(of(r))).map((r) => ({ x: r.kv_bytes, y: of(r)!, policy: r.policy, name: resultName(r), colour: policyColour(results, r) }));

@@ -1,12 +1,11 @@
 // Which tokens collect attention, over all heads or those of one layer.
 import { as } from "../data/documents";
-import type { LayerHead } from "../data/attention";
 import { h } from "../dom";
-import { clipped, fixed, percent, quoted } from "../format";
+import { fixed, percent, quoted } from "../format";
 import { table } from "../plot/table";
 import { tokenText } from "../plot/text";
 import { colourKeyFigure } from "../plot/key";
-import { seen } from "./head";
+import { headsOf, layersOf, promptsOf, seen } from "./attention";
 import { choice, section, type View } from "./view";
 
 export const text: View = {
@@ -17,10 +16,9 @@ export const text: View = {
     const { document, state } = context;
     const profile = as(document, "profile")!;
     const attention = document.attention!;
-    const measured = profile.layers.filter((l) => l.measured && l.heads.length > 0);
     const prompt = state.index("prompt", attention.nPrompt);
     const chosen = state.text("of", "all");
-    const heads = measured.filter((l) => chosen === "all" || String(l.layer) === chosen).flatMap((l) => l.heads.map((x): LayerHead => [l.layer, x.head]));
+    const heads = headsOf(profile, chosen);
     const epsilon = profile.run.epsilon ?? 0.3;
     const alpha = attention.meanAlpha(prompt, heads) ?? new Float32Array(0);
     const rate = attention.sinkRate(prompt, heads, epsilon) ?? new Float32Array(0);
@@ -39,8 +37,8 @@ export const text: View = {
       h("header", { class: "title" },
         h("h1", {}, "Which tokens collect attention"),
         h("div", { class: "controls" },
-          choice("Heads", "of", [["all", "all layers"], ...measured.map((l) => [String(l.layer), `layer ${l.layer}`] as const)], chosen, context),
-          choice("Prompt", "prompt", attention.prompts.slice(0, attention.nPrompt).map((p, i) => [String(i), `${i}: ${clipped(quoted(p.texts.slice(0, 8).join("").trim()), 44)}`] as const), String(prompt), context))),
+          choice("Heads", "of", [["all", "all layers"], ...layersOf(profile)], chosen, context),
+          choice("Prompt", "prompt", promptsOf(attention.prompts.slice(0, attention.nPrompt)), String(prompt), context))),
       h("p", { class: "note" }, `Mean over ${of} of the attention that a token receives from the rows that see it. Underlined: tokens on which more than a quarter of these heads sink.`),
       colourKeyFigure("mean attention, square-root scale", (t) => fixed(t * t, 2)),
       shown.element,

@@ -10,8 +10,7 @@ import { table } from "../plot/table";
 import { seriesColour } from "../theme";
 import type { Metric } from "../data/metrics";
 import { answer } from "./answer";
-import { choice, half, section, type Context, type View } from "./view";
-import { pairs } from "./policies";
+import { choice, half, pairs, section, type Context, type View } from "./view";
 import { h } from "../dom";
 
 export type Axis = "step" | "tokens";

@@ -21,6 +21,8 @@ export const half = (width: number): number => (width < 820 ? width : Math.floor
 
 export const pair = (...children: (Node | null | false)[]): HTMLElement => h("div", { class: "pair" }, children);
 
+export const pairs = (each: HTMLElement[]): HTMLElement[] => Array.from({ length: Math.ceil(each.length / 2) }, (_, i) => pair(...each.slice(2 * i, 2 * i + 2)));
+
 export function choice(label: string, key: string, options: readonly (readonly [value: string, text: string])[], value: string, { state }: Pick<Context, "state">): HTMLElement {
   return h("label", { class: "choice" }, h("span", {}, label),
     h("select", { "data-focus": key, onchange: (event) => state.set({ [key]: (event.target as HTMLSelectElement).value }) },
