@@ -233,8 +233,8 @@ struct RowRun {
   const std::byte* at(int k) const { return data + k * stride; }
   // Into the L2 cache: there may be more lines on their way to it than to the L1 cache.
   HWY_INLINE void prefetch(int k, int unit) const { __builtin_prefetch(next + k * row_bytes + unit * unit_bytes, 0, 2); }
-  // What is used soon, from there into the L1 cache.
-  HWY_INLINE void prefetch_soon(int k, int unit) const { __builtin_prefetch(at(k) + unit * unit_bytes, 0, 3); }
+  // The row 4 behind this one, from there into the L1 cache.
+  HWY_INLINE void prefetch_soon(const std::byte* row, int unit) const { __builtin_prefetch(row + 4 * stride + unit * unit_bytes, 0, 3); }
 };
 
 HWY_INLINE RowRun run_of(const Rows& rows, int stream, int head_kv, int first, int n, int d) {
@@ -261,7 +261,7 @@ HWY_ATTR HWY_INLINE void four_keys(const float* HWY_RESTRICT q, int d, const Row
     HWY_UNROLL(4)
     for (int k = 0; k < 4; ++k) {
       run.prefetch(first + k, unit);
-      run.prefetch_soon(first + k + 4, unit);
+      run.prefetch_soon(key[k], unit);
       V x[kUnitVectors];
       load_unit<kElement>(key[k], unit, x);
       HWY_UNROLL(6)
@@ -307,10 +307,11 @@ HWY_ATTR HWY_INLINE void add_units(const float* HWY_RESTRICT weights, size_t str
     for (int v = 0; v < kUnits * kUnitVectors; ++v) sums[r][v] = hn::LoadU(f, out + static_cast<size_t>(r) * d + v * kLanes);
   for (int k = 0; k < n; ++k) {
     V value[kUnits * kUnitVectors];
+    const std::byte* row = run.at(k);
     for (int u = 0; u < kUnits; ++u) {
       run.prefetch(k, unit + u);
-      run.prefetch_soon(k + 4, unit + u);
-      load_unit<kElement>(run.at(k), unit + u, value + u * kUnitVectors);
+      run.prefetch_soon(row, unit + u);
+      load_unit<kElement>(row, unit + u, value + u * kUnitVectors);
     }
     HWY_UNROLL(6)
     for (int r = 0; r < kRows; ++r) {
