@@ -157,6 +157,12 @@ async function comparedHead(page, doc, other, documents) {
   }
 }
 
+// A place of a map, as parts of its width and height, within what lies over its plot.
+const cellOf = (page, id, across, down) => page.$eval(id, (figure, [u, v]) => {
+  const [image, over] = ["svg image", ".cells"].map((e) => figure.querySelector(e).getBoundingClientRect());
+  return { x: image.x - over.x + u * image.width, y: image.y - over.y + v * image.height };
+}, [across, down]);
+
 describe("every report", { concurrency: availableParallelism() }, () => {
   for (const file of files) {
     const name = basename(file);
@@ -534,18 +540,50 @@ test("heads are compared: a cell chooses one, maps of both and their difference 
     };
     const n = a.tensors.map.shape[2], [row, key] = [40, 0];
     for (const id of ["#map-0", "#map-1", "#map-difference-1"]) {
-      await page.$eval(id, (e) => e.scrollIntoView({ block: "center" }));
-      const box = await page.$eval(`${id} svg image`, (e) => e.getBoundingClientRect().toJSON());
-      await page.mouse.move(box.x + ((key + 0.5) * box.width) / n, box.y + ((row + 0.5) * box.height) / n);
+      await page.hover(`${id} .cells`, { position: await cellOf(page, id, (key + 0.5) / n, (row + 0.5) / n) });
       const tip = await page.$$eval(".tip > *", (all) => all.map((e) => e.textContent));
       const said = (name) => /(?:weight )?([−+\d.]+)$/.exec(tip.find((line) => line.startsWith(`${name}:`)))[1];
       sameNumber(said(a.name), weight(a, row, key), id);
       sameNumber(said(b.name), weight(b, row, key), id);
       sameNumber(said(`${b.name} less ${a.name}`), weight(b, row, key) - weight(a, row, key), id);
     }
-    await page.mouse.click(...(await page.$eval("#map-1 svg image", (e, rows) => { e.scrollIntoView({ block: "center" }); const { x, y, width, height } = e.getBoundingClientRect(); return [x + 5, y + ((17 + 0.5) * height) / rows]; }, n)));
+    await page.click("#map-1 .cells", { position: await cellOf(page, "#map-1", 0.5 / n, 17.5 / n) });
     assert.match(page.url(), /query=17/);
     for (const i of [0, 1]) assert.equal(await page.getAttribute(`#query-${i}-17`, "aria-selected"), "true");
+  });
+});
+
+test("unlike models and prompts are compared as far as that goes", async () => {
+  await opened(made("unlike"), "#view=compare&layer=1&head=1", async (page) => {
+    for (const id of ["#map-0", "#map-1"]) assert.ok(await page.$(id), id);
+    for (const id of ["#map-difference-1", "#difference"]) assert.equal(await page.$(id), null, id);
+    for (const id of ["#map-1", "#map-0"]) {
+      await page.hover(`${id} .cells`, { position: await cellOf(page, id, 0.01, 0.99) });
+      assert.equal((await page.$$eval(".tip > *", (all) => all.map((e) => e.textContent))).length, 3, "one document's weight");
+    }
+    for (const fragment of ["layer=5&head=7", "layer=5&head=7&of=5:7", "layer=99&head=-1&prompt=x&query=1e9&scale=constructor&with=none&of=7:7:7"]) {
+      await go(page, `view=compare&${fragment}`);
+      assert.ok(await page.$("#head"), fragment);
+    }
+    await go(page, "view=compare&layer=5&head=7");
+    assert.match(await page.textContent("main"), /Not every document has measured this head/);
+    assert.equal(await page.$("#map-0"), null);
+  });
+});
+
+test("edits and runs are compared", async () => {
+  const { documents } = reportData(readFileSync(made("everything"), "utf8"));
+  const [edits, runs] = ["ablate", "training"].map((kind) => documents.map((d, i) => [i, d.content]).filter(([, content]) => content.schema.includes(kind)));
+  await opened(made("everything"), `#doc=${edits[0][0]}&view=compare`, async (page) => {
+    const rows = parsed((await saved(page, ["loss_change-difference-CSV"]))[0].bytes.toString()).slice(1);
+    edits[0][1].edits.forEach((e, i) => assert.deepEqual(rows[i].slice(0, 3), [e.edit, String(e.loss_change), String(edits[1][1].edits[i].loss_change)]));
+    for (const [, x, y, change] of rows) assert.ok(Math.abs(Number(change) - (Number(y) - Number(x))) < 1e-9);
+    assert.doesNotMatch(await page.textContent("#loss_change-difference"), /\+\+/);
+    await go(page, `doc=${runs[0][0]}&view=compare&metric=validation`);
+    const curve = parsed((await saved(page, ["variant-model.attention=softmax-CSV"]))[0].bytes.toString()).slice(1);
+    const mean = ([, { runs: all }], step) => { const of = all.filter((r) => r.variant === "model.attention=softmax").map((r) => r.lines.find((l) => l.step === step).validation); return of.reduce((a, b) => a + b, 0) / of.length; };
+    assert.ok(curve.length > 10);
+    for (const [step, x, y, change] of curve) for (const [said, is] of [[x, mean(runs[0], Number(step))], [y, mean(runs[1], Number(step))], [change, mean(runs[1], Number(step)) - mean(runs[0], Number(step))]]) assert.ok(Math.abs(Number(said) - is) < 1e-9, `step ${step}`);
   });
 });
 

@@ -104,9 +104,9 @@ function explanation({ content, share, random, nExpert }) {
   };
 }
 
-export function ablation() {
-  const change = (d, spread, kl, top, rate) => ({ loss: round(3.4 + d), loss_change: d, loss_change_ci95: [round(d - spread), round(d + spread)], kl, same_top: top, sink_rate: rate });
-  return { name: "made-up edits", content: { schema: "sinkscope.ablate/1", model: model(12, 8), run: run(64, 6), controls: 3, loss: 3.4, sink_rate: 72.2, edits: [
+export function ablation({ name = "made-up edits", times = 1 } = {}) {
+  const change = (d, spread, kl, top, rate) => ({ loss: round(3.4 + times * d), loss_change: round(times * d), loss_change_ci95: [round(times * d - spread), round(times * d + spread)], kl, same_top: top, sink_rate: rate });
+  return { name, content: { schema: "sinkscope.ablate/1", model: model(12, 8), run: run(64, 6), controls: 3, loss: 3.4, sink_rate: 72.2, edits: [
     { edit: "mask:positions=0", ...change(0.112, 0.035, 0.138, 87, 0), control: change(0.047, 0.02, 0.061, 93, 72), control_of: "positions" },
     { edit: "scale:positions=0,gamma=0.5", ...change(0.007, 0.015, 0.014, 94, 63.6), control: change(-0.002, 0.004, 0.002, 98, 72.1), control_of: "positions" },
     { edit: "off-by-one", ...change(0.121, 0.14, 0.249, 84, 49.6), control: null, control_of: "" },
@@ -135,8 +135,8 @@ export function denoising({ shift = 0 } = {}) {
   return { name: `made-up denoising${shift ? ` ${shift}` : ""}`, content: { schema: "sinkscope.denoise/1", model: model(12, 8, { architecture: "llada" }), run: { length: 32, block: 32, steps: 32, temperature: 0, remasking: "confidence", epsilon: 3, seed: 1, mask: 999, bos: "auto", threads: 2, isa: "avx2", blas: true, n_prompt: 32, n_head: 96 }, tokens: list(64, (i) => i), text: " an answer of made-up words.\n", steps, notes: [] } };
 }
 
-export function training() {
-  const random = generator(5);
+export function training({ name = "made-up training", seed = 5 } = {}) {
+  const random = generator(seed);
   const steps = [0, ...list(36, (i) => Math.round(4000 ** (i / 35)))].filter((x, i, all) => all.indexOf(x) === i);
   const runs = [["model.attention=softmax", 1, 900], ["model.attention=sigmoid", 0.05, 900], ["model.attention=gate_head", 0.55, 1500]].flatMap(([variant, strength, onset]) => [1, 2, 3].map((seed) => {
     const late = onset * (0.8 + 0.4 * random());
@@ -146,5 +146,5 @@ export function training() {
       return { step, tokens: step * 2048, loss: round(8.3 - 0.62 * Math.log(1 + step) + 0.02 * random()), validation: round(8.31 - 0.61 * Math.log(1 + step) + 0.02 * random()), sink_rate: round(Math.max(0, 60 * strength * (t - 0.3))), sink_null: 0, alpha, alpha_null: 0.024, strongest: round(Math.min(1, alpha * 1.9)), place: 0, place_rate: round(Math.max(0, 60 * strength * (t - 0.3))), place_alpha: alpha, gated_alpha: round(alpha * (variant.includes("gate") ? 0.4 : 1)), mass: variant.includes("sigmoid") ? round(1 + 2 * t) : 1, norm_ratio: list(5, (l) => round(1 + strength * t * l * 1.5)), top_ratio: list(5, (l) => round(8 + strength * 40 * t * l)), value_ratio: list(4, (l) => round(1 - 0.5 * strength * t * (l / 4))) };
     }) };
   }));
-  return { name: "made-up training", content: { schema: "sinkscope.training/1", title: "Made-up runs: three attentions, three seeds each", runs } };
+  return { name, content: { schema: "sinkscope.training/1", title: "Made-up runs: three attentions, three seeds each", runs } };
 }

@@ -13,8 +13,9 @@ export function samples() {
     long: [made.profile({ name: "long", nLayer: 24, nHead: 16, length: 2048, nPrompt: 1, nMap: 16 })],
     experts: [made.profile({ name: "experts", nLayer: 16, nHead: 8, explain: true, nExpert: 32 })],
     weaker: [made.profile({ name: "whole" }), made.profile({ name: "weaker", strength: 0.9 })],
+    unlike: [made.profile({ name: "small", nLayer: 4, nHead: 4, length: 24, nMap: 8 }), made.profile({ name: "large", nLayer: 6, nHead: 8, length: 40, nMap: 24, explain: true })],
     three: ["one", "two", "three"].map((name, i) => made.profile({ name, nLayer: 4, nHead: 4, length: 24, nPrompt: 2, seed: 7 + i, strength: 1 - 0.3 * i })),
-    everything: [twin, made.profile({ name: "after", nPrompt: 2, seed: 8, strength: 0.6, explain: true }), made.ablation(), made.evaluation(), made.needles(), made.denoising(), made.denoising({ shift: 12 }), made.training(), { name: "explanation alone", content: twin.content.explain }],
+    everything: [twin, made.profile({ name: "after", nPrompt: 2, seed: 8, strength: 0.6, explain: true }), made.ablation(), made.evaluation(), made.needles(), made.denoising(), made.denoising({ shift: 12 }), made.training(), { name: "explanation alone", content: twin.content.explain }, made.ablation({ name: "made-up edits, twice", times: 2 }), made.training({ name: "made-up training, again", seed: 6 })],
   };
 }
 

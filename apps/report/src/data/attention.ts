@@ -65,8 +65,8 @@ export class Attention {
 
   // Mean weight between bands of queries and of keys, [query band][key band].
   band(layer: number, head: number): Float32Array[] | null {
-    const bands = this.bands;
-    return bands && Array.from({ length: this.nBand }, (_, q) => row(bands, ALPHA, [layer, head, q], this.nBand)!);
+    const rows = Array.from({ length: this.nBand }, (_, q) => this.bands && row(this.bands, ALPHA, [layer, head, q], this.nBand));
+    return rows.length > 0 && rows.every((r) => r !== null) ? rows : null;
   }
 
   // The whole map where it was kept.

@@ -46,7 +46,7 @@ export function variantsOf(training: Training): Variant[] {
 }
 
 // A curve's value at x, between the measurements beside it in proportion; null: it does not go there.
-function valueAt(curve: { x: number; y: number }[], x: number): number | null {
+export function valueAt(curve: { x: number; y: number }[], x: number): number | null {
   const next = curve.findIndex((p) => p.x >= x);
   if (next < 0) return null;
   const b = curve[next]!, a = curve[next - 1];

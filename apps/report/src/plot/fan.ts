@@ -9,6 +9,7 @@ import { colours, muted } from "../theme";
 
 export interface Fan {
   id?: string; // unique in the view
+  name?: string; // what it is of, where there are several
   map: AttentionMap;
   texts: string[];
   width: number;
@@ -26,11 +27,11 @@ export interface FanView {
 
 const ROW = 22, ROWS = 22;
 
-export function fan({ id = "query", map, texts, width, query, hover, leave, choose }: Fan): FanView {
+export function fan({ id = "query", name, map, texts, width, query, hover, leave, choose }: Fan): FanView {
   const left = Math.min(190, Math.round(width * 0.34)), right = Math.max(left + 46, width - 260), letters = width < 480 ? 10 : 18;
   const height = Math.min(ROWS, Math.max(6, map.n)) * ROW;
   const rows = h("div", { class: "rows", style: `height:${map.n * ROW}px` });
-  const list = h("div", { class: "queries", role: "listbox", tabindex: 0, "aria-label": "Queries; up and down choose whose attention is shown", "data-focus": `${id}-list`, style: `height:${height}px;width:${left}px` }, rows);
+  const list = h("div", { class: "queries", role: "listbox", tabindex: 0, "aria-label": `${name ? `${name}: queries` : "Queries"}; up and down choose whose attention is shown`, "data-focus": `${id}-list`, style: `height:${height}px;width:${left}px` }, rows);
   const plot = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, "font-family": SANS, "font-size": 12, fill: colours().ink });
   const element = h("div", { class: "fan", style: `width:${width}px` }, plot, list);
   let now = query;

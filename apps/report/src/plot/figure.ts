@@ -36,7 +36,7 @@ export function figure({ id, title, note, hint, plot, over, controls, numbers, f
 }
 
 export function lazyDetails(summary: string, content: () => Node): HTMLElement {
-  const details: HTMLDetailsElement = h("details", { ontoggle: () => { if (details.open && details.children.length === 1) details.append(content()); } }, h("summary", {}, summary));
+  const details: HTMLDetailsElement = h("details", { ontoggle: () => { while (details.children.length > 1) details.lastChild!.remove(); if (details.open) details.append(content()); } }, h("summary", {}, summary));
   return details;
 }
 

@@ -10,6 +10,8 @@ import { hideTip, showTip } from "./tip";
 
 export interface Grid {
   id?: string; // unique in the view
+  name?: string; // what it is of, where there are several
+  enter?: string; // what Enter does with a cell
   numbers: HeadNumbers; // [layer][head]
   metric: Metric;
   domain: [number, number];
@@ -29,7 +31,7 @@ const WIDEST = 60, HIGHEST = 34, TALLEST = 680, LEAST = 5;
 
 export const showMetric = (metric: Metric, value: number | null | undefined): string => (metric.unit === "%" ? `${fixed(value, 1)} %` : metric.unit ? `${short(value)} ${metric.unit}` : metric.domain ? fixed(value, 3) : short(value));
 
-export function grid({ id = "grid", numbers, metric, domain, width, columns = "layer", rows = "head", means = true, columnName = String, at, marked, markedNote, choose }: Grid): { plot: SVGSVGElement; over: HTMLElement } {
+export function grid({ id = "grid", name, enter = "opens", numbers, metric, domain, width, columns = "layer", rows = "head", means = true, columnName = String, at, marked, markedNote, choose }: Grid): { plot: SVGSVGElement; over: HTMLElement } {
   const nLayer = numbers.length, nHead = Math.max(1, ...numbers.map((heads) => heads.length));
   const left = Math.max(40, 10 + textWidth(`${rows} ↓`));
   const top = means ? 46 : 20;
@@ -79,7 +81,7 @@ export function grid({ id = "grid", numbers, metric, domain, width, columns = "l
   const says = (l: number, r: number) => `${columns} ${columnName(l)}, ${rows} ${r}: ${isNumber(numbers[l]![r]) ? showMetric(metric, numbers[l]![r]) : "not measured"}`;
   const focus = h("div", { role: "gridcell", tabindex: 0, class: "cell-focus", "data-focus": `${id}-cell` });
   const line = h("div", { role: "row" }, focus);
-  const over = h("div", { role: "grid", class: "cells", "aria-label": `${metric.label} of each ${columns} and ${rows}; arrow keys move, Enter opens`, "aria-rowcount": nHead, "aria-colcount": nLayer }, line);
+  const over = h("div", { role: "grid", class: "cells", "aria-label": `${name ? `${name}: ` : ""}${metric.label} of each ${columns} and ${rows}; arrow keys move${choose ? `, Enter ${enter}` : ""}`, "aria-rowcount": nHead, "aria-colcount": nLayer }, line);
   let [layer, head] = [Math.min(at?.layer ?? 0, nLayer - 1), Math.min(at?.head ?? 0, nHead - 1)];
   const move = (l: number, r: number) => {
     [layer, head] = [Math.min(nLayer - 1, Math.max(0, l)), Math.min(nHead - 1, Math.max(0, r))];

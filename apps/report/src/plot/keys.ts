@@ -2,8 +2,9 @@ import { strongest } from "../data/attention";
 
 // The strongest keys in their order, with what is left out between them, in at most `room` lines.
 export function keysInSight(weights: Float32Array, room: number): ({ key: number } | { skipped: number })[] {
-  for (let n = Math.min(room, weights.length); n > 0; --n) {
-    const keys = strongest(weights, n, 0).sort((a, b) => a - b);
+  const top = strongest(weights, room, 0);
+  for (let n = top.length; n > 0; --n) {
+    const keys = top.slice(0, n).sort((a, b) => a - b);
     const entries: ({ key: number } | { skipped: number })[] = [];
     let next = 0;
     for (const key of keys) {

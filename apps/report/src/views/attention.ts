@@ -1,10 +1,9 @@
 // One head on one prompt, as a profile has it: what Head shows of one document, and Compare of several.
 import { strongest, type Attention, type AttentionMap, type LayerHead, type Prompt } from "../data/attention";
 import { as, type Document, type Profile } from "../data/documents";
-import { meanOf } from "../data/metrics";
 import { clipped, fixed, quoted } from "../format";
 import { tableOf, type Table } from "../plot/csv";
-import { lines, type Lines, type Series } from "../plot/lines";
+import type { Lines, Series } from "../plot/lines";
 import { SCALES, type ScaleName } from "../plot/map";
 import { choice, type Context } from "./view";
 
@@ -112,32 +111,25 @@ const strongestTable = (map: AttentionMap, texts: string[]) => tableOf({
   rows: Array.from({ length: map.n }, (_, query) => ({ query, key: strongest(map.row(query), 1, -1)[0]! })),
 });
 
+export function queryTable(map: AttentionMap, texts: string[], query: number) {
+  const row = map.row(query);
+  return tableOf({ caption: `Whom query ${query} looks at`, columns: [{ label: "key", value: (k) => k }, { label: "token", value: (k) => named(texts, k), text: true }, { label: "weight", value: (k) => Number(row[k]!.toPrecision(3)) }], rows: strongest(row, 64, 0) });
+}
+
 export const mapSize = (width: number): number => Math.min(width, 560) - 66;
 
 // Long rows have small weights.
 export function scaleOf({ state }: Context, n: number): ScaleName {
   const usual: ScaleName = n > 256 ? "log" : "sqrt";
   const wanted = state.text("scale", usual);
-  return wanted in SCALES ? (wanted as ScaleName) : usual;
+  return Object.hasOwn(SCALES, wanted) ? (wanted as ScaleName) : usual;
 }
 
 export const scaleChoice = (context: Context, scale: ScaleName): HTMLElement => choice("Colours", "scale", Object.entries(SCALES).map(([key, { name }]) => [key, name] as const), scale, context);
 
-// Mean attention to each key over all prompts that have it.
-export function alphaOfAll({ attention, layer, head, alpha }: HeadOn): Float32Array {
-  return Float32Array.from(alpha ?? [], (_, k) => meanOf(Array.from({ length: attention.nPrompt }, (_, p) => (k < attention.length(p) ? attention.alpha(p, layer, head)![k] : null))) ?? 0);
-}
-
 export const alphaPoints = (alpha: Float32Array): Series["points"] => Array.from(alpha, (y, x) => ({ x, y }));
 
 export const ALPHA_AXIS: Lines["y"] = { label: "alpha", type: "sqrt", domain: [0, 1], ticks: [0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1] };
-
-export const keyProfile = (series: Series[], width: number, height: number): SVGSVGElement => lines({
-  series, width, height,
-  x: { label: "position" },
-  y: ALPHA_AXIS,
-  show: (y) => fixed(y, 4),
-});
 
 // The heads that a choice of "all", of a layer or of a layer and a head ("3:1") stands for, as far as they were measured.
 export function headsOf(profile: Profile, choice: string): LayerHead[] {

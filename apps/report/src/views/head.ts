@@ -1,18 +1,19 @@
 // One head: its map, who gets its attention, the text shaded by it, and the fan of a query.
 import { strongest, type AttentionMap } from "../data/attention";
 import { as, explanationOf } from "../data/documents";
-import { headNumbers, metricsOf } from "../data/metrics";
+import { headNumbers, meanOf, metricsOf } from "../data/metrics";
 import { h } from "../dom";
 import { clipped, fixed, isNumber, isolated, plural, quoted } from "../format";
 import { fan, type FanView } from "../plot/fan";
 import { figure } from "../plot/figure";
 import { showMetric } from "../plot/grid";
+import { lines, type Series } from "../plot/lines";
 import { mapPlot } from "../plot/map";
 import { tableOf } from "../plot/csv";
 import { table } from "../plot/table";
 import { tokenText } from "../plot/text";
 import { hideTip, showTip } from "../plot/tip";
-import { alphaOfAll, alphaPoints, headOn, keyProfile, mapSize, named, pictureOf, promptsOf, scaleChoice, scaleOf, seen, type HeadOn } from "./attention";
+import { ALPHA_AXIS, alphaPoints, headOn, mapSize, named, pictureOf, promptsOf, queryTable, scaleChoice, scaleOf, seen, type HeadOn } from "./attention";
 import { choice, facts, half, pair, section, type Context, type View } from "./view";
 
 export const head: View = {
@@ -146,10 +147,17 @@ function topKeys(map: AttentionMap, texts: string[], query: number): string[] {
   return top.length === 0 ? [] : [`looks at ${top.map((k) => `${k} ${isolated(clipped(named(texts, k), 12))} ${fixed(row[k], 3)}`).join(", ")}`];
 }
 
-function queryTable(map: AttentionMap, texts: string[], query: number) {
-  const row = map.row(query);
-  return tableOf({ caption: `Whom query ${query} looks at`, columns: [{ label: "key", value: (k) => k }, { label: "token", value: (k) => named(texts, k), text: true }, { label: "weight", value: (k) => Number(row[k]!.toPrecision(3)) }], rows: strongest(row, 64, 0) });
+// Mean attention to each key over all prompts that have it.
+function alphaOfAll({ attention, layer, head, alpha }: HeadOn): Float32Array {
+  return Float32Array.from(alpha ?? [], (_, k) => meanOf(Array.from({ length: attention.nPrompt }, (_, p) => (k < attention.length(p) ? attention.alpha(p, layer, head)![k] : null))) ?? 0);
 }
+
+const keyProfile = (series: Series[], width: number, height: number): SVGSVGElement => lines({
+  series, width, height,
+  x: { label: "position" },
+  y: ALPHA_AXIS,
+  show: (y) => fixed(y, 4),
+});
 
 function causes(context: Context, layer: number, at: number): Node[] {
   const found = explanationOf(context.document)?.layers.find((l) => l.layer === layer)?.heads?.find((x) => x.head === at);

@@ -17,7 +17,7 @@ export const text: View = {
     const profile = as(document, "profile")!;
     const attention = document.attention!;
     const prompt = state.index("prompt", attention.nPrompt);
-    const chosen = state.text("of", "all");
+    const chosen = layersOf(profile).find(([layer]) => layer === state.text("of", "all"))?.[0] ?? "all";
     const heads = headsOf(profile, chosen);
     const epsilon = profile.run.epsilon ?? 0.3;
     const alpha = attention.meanAlpha(prompt, heads) ?? new Float32Array(0);

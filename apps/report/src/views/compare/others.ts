@@ -2,13 +2,14 @@
 import { as, type Document } from "../../data/documents";
 import { resultName, type Result } from "../../data/evaluation";
 import { domainOf, type Metric } from "../../data/metrics";
-import { curveOf, TRAINING_METRICS, variantLabels, variantsOf, type Variant } from "../../data/training";
+import { curveOf, TRAINING_METRICS, valueAt, variantLabels, variantsOf, type Variant } from "../../data/training";
 import { h } from "../../dom";
 import { bytes, fixed, isNumber, type Value } from "../../format";
 import { tableOf, type Column } from "../../plot/csv";
 import { dots, type DotRow, type Effect } from "../../plot/dots";
 import { figure } from "../../plot/figure";
 import { grid, gridRows } from "../../plot/grid";
+import { seriesColour } from "../../theme";
 import { EFFECTS, effectOf, uneven } from "../edits";
 import { sinkTable, STEP_METRICS, stepNumbers } from "../steps";
 import { curveTable, emergence, type Axis } from "../training";
@@ -36,7 +37,7 @@ function dotted(all: Document[], known: string[], { key, title, note, axis, show
   const numbers = () => tableOf({ caption: title, columns: [{ label: "name", value: (n: string) => n, text: true }, ...columnsOf<string>(all, (n, i) => at(n, i), show), ...more], rows: names });
   return [
     figure({ id: key, title, note, plot: dots({ rows: names.map((name) => ({ name, effects: all.map((_, i) => effectAt(name, i)) })), kinds, width, axis, zero, signed, symmetricLog: log }), file: filesOf(all), numbers }),
-    ...(changes.length > 0 ? [figure({ id: `${key}-difference`, title: `${title}: difference`, note: `Less ${all[0]!.name}.`, plot: dots({ rows: changes, kinds: all.slice(1).map((_, j) => ({ name: lessFirst(all, j + 1) })), width, axis: `difference of ${axis}`, zero: 0, signed: true, symmetricLog: log && uneven(changes.flatMap((row) => row.effects.map((e) => e?.value ?? null))) }), file: filesOf(all), numbers })] : []),
+    ...(changes.length > 0 ? [figure({ id: `${key}-difference`, title: `${title}: difference`, note: `Less ${all[0]!.name}.`, plot: dots({ rows: changes, kinds: all.slice(1).map((_, j) => ({ name: lessFirst(all, j + 1), colour: seriesColour(j + 1) })), width, axis: `${axis}, difference`, zero: 0, signed: true, symmetricLog: log && uneven(changes.flatMap((row) => row.effects.map((e) => e?.value ?? null))) }), file: filesOf(all), numbers })] : []),
   ];
 }
 
@@ -68,13 +69,15 @@ export function denoising(all: Document[], context: Context): Node[] {
   const each = all.map((d) => stepNumbers(as(d, "denoise")!, metric.of));
   const domain: [number, number] = [0, Math.max(1, ...each.flat(2).map((x) => x ?? 0))];
   const grids = all.map((d, i) => {
-    const { plot, over } = grid({ id: `steps-${d.index}`, numbers: each[i]!, metric, domain, width: half(context.width), columns: "step", rows: "position", means: false });
+    const { plot, over } = grid({ id: `steps-${d.index}`, name: d.name, numbers: each[i]!, metric, domain, width: half(context.width), columns: "step", rows: "position", means: false });
     return figure({ id: `steps-${d.index}`, title: d.name, note: metric.label, plot, over, file: d.name, numbers: () => sinkTable(as(d, "denoise")!) });
   });
   const change: Metric = { ...metric, key: "difference", label: `${metric.label}, difference`, signed: true };
-  const changes = all.map((_, i) => i).filter((i) => i > 0 && likeGrids(each[0]!, each[i]!)).map((i) => {
-    const cells = changeOf(each[0]!, each[i]!);
-    const { plot, over } = grid({ id: `difference-${all[i]!.index}`, numbers: cells, metric: change, domain: domainOf(change, cells), width: half(context.width), columns: "step", rows: "position", means: false });
+  const like = all.map((_, i) => i).filter((i) => i > 0 && likeGrids(each[0]!, each[i]!));
+  const cellsOf = like.map((i) => changeOf(each[0]!, each[i]!));
+  const changes = like.map((i, j) => {
+    const cells = cellsOf[j]!;
+    const { plot, over } = grid({ id: `difference-${all[i]!.index}`, name: lessFirst(all, i), numbers: cells, metric: change, domain: domainOf(change, ...cellsOf), width: half(context.width), columns: "step", rows: "position", means: false });
     return figure({ id: `difference-${all[i]!.index}`, title: lessFirst(all, i), note: change.label, plot, over, file: filesOf(all), numbers: () => tableOf({ caption: change.label, columns: [{ label: "step", value: (r) => r.layer }, { label: "position", value: (r) => r.head }, { label: "difference", value: (r) => r.value }], rows: gridRows(cells).filter((r) => r.value !== 0) }) });
   });
   return [
@@ -85,19 +88,26 @@ export function denoising(all: Document[], context: Context): Node[] {
 
 export function training(all: Document[], context: Context): Node[] {
   const { state, width } = context;
-  const variants = all.map((d) => variantsOf(as(d, "training")!));
+  const contents = all.map((d) => as(d, "training")!);
+  const variants = contents.map(variantsOf);
   const labels = variantLabels(variants.flat().map((v) => v.name));
   const each = variants.flatMap((list, i) => list.map((v) => ({ ...v, document: all[i]!.name }))).map((v, i) => ({ ...v, name: `${v.document}, ${v.name}`, label: `${v.document}, ${labels[i]}` }));
   const axis: Axis = state.text("axis", "step") === "tokens" ? "tokens" : "step";
-  const metric = TRAINING_METRICS.find((m) => m.key === state.text("metric", "")) ?? TRAINING_METRICS[0]!;
+  const metrics = TRAINING_METRICS.filter((m) => contents.every((t) => t.runs.some((r) => r.lines.some((l) => m.of(l) !== null))));
+  const metric = metrics.find((m) => m.key === state.text("metric", "")) ?? metrics[0]!;
   const alone = variants.every((list) => list.length === 1); // then they are compared whatever their names
   const like = (v: Variant, i: number) => variants[i]!.find((o) => alone || o.name === v.name);
   const shared = variants[0]!.filter((v) => all.every((_, i) => like(v, i)));
+  const whole = (v: Variant) => curveOf(v, axis, metric.of).filter((p) => p.n === v.runs.length && p.x > 0);
+  // A later document's curve where the first was measured: runs of unlike lengths and batches measure at unlike places.
+  const pointsOf = (v: Variant, i: number) => (i === 0 ? whole(v) : whole(v).length === 0 ? [] : whole(variants[0]!.find((o) => alone || o.name === v.name)!).map(({ x }) => ({ x, y: valueAt(whole(v), x) })));
   const controls = h("div", { class: "controls" },
     choice("Over", "axis", [["step", "steps"], ["tokens", "tokens"]], axis, context),
-    shared.length > 0 && choice("Difference of", "metric", TRAINING_METRICS.map((m) => [m.key, m.label] as const), metric.key, context));
+    shared.length > 0 && choice("Difference of", "metric", metrics.map((m) => [m.key, m.label] as const), metric.key, context));
   return [
-    section("Emergence", controls, ...pairs(TRAINING_METRICS.slice(0, 6).map((m) => figure({ id: m.key, title: m.label, note: m.what, plot: emergence(each, m, axis, half(width), 290), numbers: () => curveTable(each, m, axis), file: filesOf(all) })))),
-    ...shared.map((v) => section(v.label, curves(all, { id: `variant-${v.name}`, title: metric.label, note: metric.what, x: axis, y: { label: metric.label } }, (_, i) => curveOf(like(v, i)!, axis, metric.of), context))),
+    section("Emergence", controls, ...pairs(metrics.slice(0, 6).map((m) => figure({ id: m.key, title: m.label, note: m.what, plot: emergence(each, m, axis, half(width), 290), numbers: () => curveTable(each, m, axis), file: filesOf(all) })))),
+    ...shared.map((v) => section(alone ? "Difference" : v.label, curves(all, {
+      id: `variant-${v.name}`, title: metric.label, note: metric.what, x: axis === "step" ? "training step" : "tokens trained on", logX: true, y: { label: metric.label, ...(metric.log ? { type: "log" } : {}) },
+    }, (_, i) => pointsOf(like(v, i)!, i), context))),
   ];
 }

@@ -59,5 +59,5 @@ export function depths(all: Document[], context: Context): Node[] {
   const explanations = all.map(explanationOf);
   if (explanations.some((e) => !e)) return [];
   const shown = BY_LAYER.filter(({ of }) => explanations.every((e) => e!.layers.some((l) => isNumber(of(l)))));
-  return [section("Why", ...shown.map(({ id, title, note, label, of, log }) => curves(all, { id, title, note, x: "layer", y: { label, ...(log ? { type: "log" } : {}) } }, (_, i) => explanations[i]!.layers.map((l) => ({ x: l.layer, y: of(l) ?? null })), context)))];
+  return shown.length === 0 ? [] : [section("Why", ...shown.map(({ id, title, note, label, of, log }) => curves(all, { id, title, note, x: "layer", y: { label, ...(log ? { type: "log" } : {}) } }, (_, i) => explanations[i]!.layers.map((l) => ({ x: l.layer, y: of(l) ?? null })), context)))];
 }
