@@ -23,6 +23,7 @@ const PICTURES = {
   edits: ["edits", "", 2100],
   policies: ["policies", "", 1840],
   compare: ["compare", "#view=compare", 1800],
+  "compare-head": ["compare", "#view=compare", 2950, "#head"],
   steps: ["made-up everything", "#doc=5&view=steps", 1500],
   experts: ["made-up experts", "#view=why", 1000, "#experts"],
   training: ["training", "", 2600],
