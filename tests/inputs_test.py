@@ -236,7 +236,7 @@ class Options(Test):
             self.refused(code, "profile", MODEL, "text", *options, says=says)
 
     def test_no_subcommand(self):
-        self.refused(WRONG_USE, says=("profile",))
+        self.refused(WRONG_USE, says=("profile", "view"))
         self.refused(WRONG_USE, "frob", says=("frob", "--help"))
         self.refused(WRONG_USE, "--frob", says=("--frob",))
 
@@ -250,7 +250,7 @@ class Options(Test):
     def test_no_number(self):
         for option in ("--length", "--prompts", "--epsilon", "--min-rows", "--context", "--batch", "--threads", "--gpu-layers", "--seed"):
             for value in ("x", "", "1x", "99999999999999999999", "0x", "1e400x", "--", "٣"):
-                self.refuses(f"{option}={value}", says=(option,))
+                self.refuses(f"{option}={value}", says=(option, "sinkscope profile --help") if value == "x" else (option,))
 
     def test_fractions(self):
         for option in ("--length", "--prompts", "--threads", "--batch", "--seed"):

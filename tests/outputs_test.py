@@ -114,6 +114,8 @@ class Outputs(Test):
                     self.refuses(option, name, says=(name,))
                     self.assertEqual(stat.S_IFMT(os.lstat(self.path(name)).st_mode), kind, f"'{name}' was replaced by a file")
         self.assert_no_temporary("text", *special)
+        os.symlink("pipe", self.path("to-pipe"))  # as /dev/stdout is, before another command
+        self.refuses("--json", "to-pipe", says=("to-pipe", "no regular file"))
 
     def test_rights_follow_the_umask(self):
         self.works("profile", MODEL, "text", *SMALL, "--json", "out.json", preexec_fn=lambda: os.umask(0o027))

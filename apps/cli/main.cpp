@@ -97,9 +97,9 @@ int fail(const std::string& sentence, int code) {
   return code;
 }
 
-// What CLI11 says, in our words.
-std::string sentence(const CLI::ParseError& e) {
-  const std::string what = e.what(), help = "; see sinkscope --help, and the --help of each command: profile, explain, emergence, ablate, denoise, calibrate, eval, stream, view";
+// What CLI11 says of a command, or of the program, in our words.
+std::string sentence(const CLI::ParseError& e, const CLI::App* command) {
+  const std::string what = e.what(), help = fmt::format("; see sinkscope {}--help", command ? command->get_name() + " " : "");
   if (dynamic_cast<const CLI::ConversionError*>(&e)) {
     constexpr std::string_view kFront = "Could not convert: ";
     return (what.starts_with(kFront) ? what.substr(kFront.size()) : what) + " is no number that this option takes" + help;
@@ -109,6 +109,12 @@ std::string sentence(const CLI::ParseError& e) {
     if (name != std::string::npos) return what.substr(0, name) + " is given more than once; give it once" + help;
   }
   return what + help;
+}
+
+std::string commands(const CLI::App& app) {
+  std::string names;
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) names += (names.empty() ? "" : ", ") + command->get_name();
+  return names;
 }
 
 // Large blocks go back to the system when they are freed: by itself glibc keeps more of them, the larger they were.
@@ -151,6 +157,7 @@ int main(int argc, char** argv) {
   sinkscope::cli::add_stream_command(app, chosen);
   sinkscope::cli::add_view_command(app, chosen);
 
+  const auto command = [&]() -> const CLI::App* { return app.get_subcommands().empty() ? nullptr : app.get_subcommands().front(); };
   try {
     app.parse(argc, argv);
     chosen();
@@ -158,11 +165,10 @@ int main(int argc, char** argv) {
   } catch (const CLI::Success& e) {
     return flushed(app.exit(e));
   } catch (const CLI::RequiredError& e) {
-    if (argc > 1 && app.get_subcommands().empty())
-      return fail(fmt::format("'{}' is no command of sinkscope; see sinkscope --help", argv[1]), kWrongUse);
-    return fail(sentence(e), kWrongUse);
+    if (!command()) return fail(argc > 1 ? fmt::format("'{}' is no command of sinkscope; see sinkscope --help", argv[1]) : fmt::format("no command is given; use one of {}", commands(app)), kWrongUse);
+    return fail(sentence(e, command()), kWrongUse);
   } catch (const CLI::ParseError& e) {
-    return fail(sentence(e), kWrongUse);
+    return fail(sentence(e, command()), kWrongUse);
   } catch (const sinkscope::UsageError& e) {
     return fail(e.what(), kWrongUse);
   } catch (const sinkscope::InputError& e) {

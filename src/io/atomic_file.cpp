@@ -54,6 +54,9 @@ void remove_unfinished_files() noexcept {
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   namespace fs = std::filesystem;
   std::error_code ignored;
+  const fs::file_status status = fs::status(path_, ignored);  // behind links
+  if (fs::exists(status) && !fs::is_regular_file(status))
+    throw InputError(fmt::format("cannot write '{}': it is {}; give the name of a file", path_, fs::is_directory(status) ? "a folder" : "no regular file"));
   // A link stays a link: its target is what is replaced.
   constexpr int kMostLinks = 40;  // Linux's own limit
   for (int n = 0; fs::is_symlink(path_, ignored); ++n) {
@@ -61,9 +64,6 @@ AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
     const fs::path target = fs::read_symlink(path_, ignored);
     path_ = target.is_absolute() ? target : fs::path(path_).parent_path() / target;
   }
-  const fs::file_status status = fs::status(path_, ignored);
-  if (fs::exists(status) && !fs::is_regular_file(status))
-    throw InputError(fmt::format("cannot write '{}': it is {}; give the name of a file", path_, fs::is_directory(status) ? "a folder" : "no regular file"));
   // Beside its place, and no longer than a name may be.
   temporary_ = (fs::path(path_).parent_path() / fmt::format("{}XXXXXX", kPrefix)).string();
   file_ = ::mkstemp(temporary_.data());
