@@ -69,7 +69,7 @@ class Eval(Test):
         self.assertLess(again["kl"], .01)
 
     def test_what_cannot_be_is_refused(self):
-        for code, options, says in [(WRONG_USE, ["--policy", "fifo"], ("fifo", "streaming")), (WRONG_USE, ["--budget", "16"], ("16", "--chunk")),
+        for code, options, says in [(WRONG_USE, ["--policy", "fifo"], ("fifo", "streaming")), (WRONG_USE, ["--policy", "h2o,tova,h2o"], ("--policy", "h2o", "twice")), (WRONG_USE, ["--budget", "64,64"], ("64", "twice")), (WRONG_USE, ["--budget", "16"], ("16", "--chunk")),
                                     (WRONG_USE, ["--budget", "0"], ("--budget 0",)), (WRONG_USE, ["--sinks", "-1"], ("--sinks -1",)),
                                     (WRONG_USE, ["--positions", "left"], ("left", "gaps")), (WRONG_USE, ["--protect", "all"], ("all", "first:N")),
                                     (WRONG_USE, ["--tokens", "1"], ("--tokens 1",)), (FAILED, ["--tokens", "100000"], ("text", "100000")),

@@ -21,6 +21,7 @@
 #include "data/prepare.h"
 #include "evaluation/evaluation.h"
 #include "io/places.h"
+#include "process.h"
 #include "sinkscope/error.h"
 #include "sweep/sweep.h"
 #include "testbed/bigram_backcopy.h"
@@ -169,7 +170,8 @@ int run_sweep(const std::string& file, const std::string& folder, int jobs) {
 
 // What keeps no state ends where it is.
 void stop_at_once() {
-  for (const int s : {SIGINT, SIGTERM}) std::signal(s, SIG_DFL);
+  for (const int s : {SIGINT, SIGTERM})
+    if (std::signal(s, SIG_DFL) == SIG_IGN) std::signal(s, SIG_IGN);
 }
 
 int summarise(const std::string& file, const std::string& folder) {
@@ -336,14 +338,6 @@ int main_of(int argc, char** argv) {
 }  // namespace
 }  // namespace sinkscope::train
 
-// libgomp spins for milliseconds at each barrier before it sleeps, which makes a busy machine ten times slower. It reads its
-// environment before main: so once more from the start.
-void spin_less(char** argv) {
-  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
-  setenv("GOMP_SPINCOUNT", "10000", 0);
-  execv("/proc/self/exe", argv);  // where that fails, slower is all
-}
-
 // Tensors of a step are of the same sizes as those of the step before: their memory stays, in place of new pages each time.
 void keep_memory() {
 #ifdef __GLIBC__
@@ -355,8 +349,6 @@ void keep_memory() {
 int main(int argc, char** argv) {
   spin_less(argv);
   keep_memory();
-  struct sigaction stop {};  // waiting for runs ends too
-  stop.sa_handler = [](int) { sinkscope::train::interrupted = true; };
-  for (const int s : {SIGINT, SIGTERM}) sigaction(s, &stop, nullptr);
+  for (const int s : {SIGINT, SIGTERM}) handle(s, [](int) { sinkscope::train::interrupted = true; });  // waiting for runs ends too
   return sinkscope::train::main_of(argc, argv);
 }

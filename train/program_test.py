@@ -66,8 +66,8 @@ class Test(unittest.TestCase):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sinkscope-train-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
 
-    def start(self, *arguments):
-        return subprocess.Popen([PROGRAM, *map(str, arguments)], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    def start(self, *arguments, **options):
+        return subprocess.Popen([PROGRAM, *map(str, arguments)], cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
     def ended(self, process):
         out, err = process.communicate(timeout=PATIENCE)
@@ -231,6 +231,14 @@ class Runs(Test):
         self.assertNotIn("model.gguf", self.files("run"))
         _, err = self.works("run", self.config(), "--out", "sandwich", "--set", "model.norm=sandwich")
         self.assertIn("note: no GGUF is written: sinkscope-train writes no architecture with model.norm = sandwich", err)
+
+    def test_an_ignored_signal_stays_ignored(self):
+        """A shell's background job."""
+        process = self.start("run", self.config(steps=60), "--out", "out", preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN))
+        self.wait_for(lambda: (self.folder / "out" / "telemetry.jsonl").exists(), process)
+        process.send_signal(signal.SIGINT)
+        code, _, err = self.ended(process)
+        self.assertEqual(code, 0, err)
 
     def test_ctrl_c_and_on_to_the_same_bits(self):
         run = self.config(steps=600)

@@ -1,4 +1,3 @@
-#include <csignal>
 #include <cstdlib>
 #include <cstdio>
 #include <cstring>
@@ -10,9 +9,9 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
-#include <unistd.h>
 
 #include "commands.h"
+#include "process.h"
 #include "sinkscope/atomic_file.h"
 #include "sinkscope/error.h"
 #include "sinkscope/session.h"
@@ -54,15 +53,6 @@ void on_give_up(const char* sentence) {
   leave_at_once(kFailed);
 }
 
-void handle(int signal, void (*handler)(int), int flags = 0) {
-  struct sigaction before {}, action {};
-  sigaction(signal, nullptr, &before);
-  if (before.sa_handler == SIG_IGN) return;  // nohup, or a shell's background job
-  action.sa_handler = handler;
-  action.sa_flags = flags;
-  sigaction(signal, &action, nullptr);
-}
-
 void install_handlers() {
   for (const int s : {SIGINT, SIGTERM, SIGHUP}) handle(s, on_interrupt);
   for (const int s : {SIGPIPE, SIGXFSZ}) std::signal(s, SIG_IGN);  // the failing write says it
@@ -82,14 +72,6 @@ void open_standard_streams() {
   do file = open("/dev/null", O_RDWR);
   while (file >= 0 && file <= STDERR_FILENO);
   if (file >= 0) close(file);
-}
-
-// GNU OpenMP spins for milliseconds at each barrier before it sleeps, which makes a busy machine ten times slower. It
-// reads its environment before main: so once more from the start.
-void spin_less(char** argv) {
-  if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
-  setenv("GOMP_SPINCOUNT", "10000", 0);
-  execv("/proc/self/exe", argv);  // where that fails, slower is all
 }
 
 int fail(const std::string& sentence, int code) {

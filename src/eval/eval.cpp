@@ -32,6 +32,12 @@ using eval_run::Candidate, eval_run::kRecompute;
 
 policy::MapFiles map_files(const EvalOptions& o) { return {o.sink_map, o.duo_heads}; }
 
+template <class T>
+void once(const char* option, const std::vector<T>& values) {
+  for (auto v = values.begin(); v != values.end(); ++v)
+    if (std::find(values.begin(), v, *v) != v) throw UsageError(fmt::format("{} has {} twice; give it once", option, *v));
+}
+
 void check(const EvalOptions& o) {
   using session::at_least;
   at_least("--tokens", o.tokens, 0);
@@ -50,6 +56,11 @@ void check(const EvalOptions& o) {
   for (const std::string& p : o.policies)
     if (p != kRecompute) policy::kind(p);
     else if (!o.kv_budgets.empty()) throw UsageError("policy 'recompute' keeps no rows that bytes could be counted of; give --budget");
+  once("--policy", o.policies);
+  once("--budget", o.budgets);
+  once("--kv-budget", o.kv_budgets);
+  once("--kv-type", o.kv_types);
+  once("--sinks", o.sinks);
   map_files(o).check(o.policies);
   policy::check_protects(o.protect, o.policies);
 }

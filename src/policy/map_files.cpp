@@ -9,8 +9,10 @@
 
 namespace sinkscope::policy {
 
+bool MapFiles::reads_heads(const std::string& policy) const { return policy == "duo" && !duo_heads.empty(); }
+
 std::string MapFiles::of(const std::string& policy) const {
-  if (policy == "duo" && !duo_heads.empty()) return duo_heads;
+  if (reads_heads(policy)) return duo_heads;
   return std::ranges::any_of(kinds(), [&](const Kind& k) { return k.needs_map && k.name == policy; }) ? sink_map : "";
 }
 
@@ -26,7 +28,7 @@ void MapFiles::check(std::span<const std::string> policies) const {
 std::shared_ptr<const SinkMap> MapFiles::read(const std::string& policy, const Subject& subject, const std::vector<int>& windows, int n_head_kv) const {
   const std::string file = of(policy);
   if (file.empty()) return nullptr;
-  return std::make_shared<const SinkMap>(file == duo_heads ? read_duo_heads(file, windows, n_head_kv) : read_calibrated_map(file, subject));
+  return std::make_shared<const SinkMap>(reads_heads(policy) ? read_duo_heads(file, windows, n_head_kv) : read_calibrated_map(file, subject));
 }
 
 }  // namespace sinkscope::policy

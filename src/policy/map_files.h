@@ -20,6 +20,9 @@ struct MapFiles {
   std::string of(const std::string& policy) const;
   // What it says, or null. `windows` of the layers and `n_head_kv` as read_duo_heads() takes them. Throws as the readers in sink_map.h.
   std::shared_ptr<const SinkMap> read(const std::string& policy, const Subject& subject, const std::vector<int>& windows, int n_head_kv) const;
+
+ private:
+  bool reads_heads(const std::string& policy) const;  // --duo-heads
 };
 
 }  // namespace sinkscope::policy
