@@ -202,6 +202,14 @@ Calibration calibrate(const CalibrateOptions& o, const Progress& progress) {
   check_windows(o, static_cast<int>(tokens.size()));
 
   Calibration c{.model = model.info(), .windows = o.windows, .n_token = static_cast<int>(tokens.size()), .ppl = 0, .heads = {}};
+  // What was measured before in the same way is not measured again.
+  const Json same = {{"text_sha256", io::sha256(text)}, {"n_token", c.n_token}, {"windows", o.windows}, {"chunk", o.chunk}, {"bos", bos}};
+  Json& calibration = map["calibration"];
+  if (calibration.is_object())
+    for (const auto& [key, value] : same.items())
+      if (calibration.value(key, Json()) != value)
+        throw InputError(fmt::format("'{}' is calibrated with {} {}, not {}; give that, or a new map of sinkscope profile --sinkmap", o.sink_map, key, calibration.value(key, Json()).dump(), value.dump()));
+
   Calibrator calibrator(o, model, std::move(tokens));
   FarMass far;
   c.ppl = calibrator.expect(far);
@@ -210,15 +218,9 @@ Calibration calibrate(const CalibrateOptions& o, const Progress& progress) {
   std::erase_if(heads, [&](const auto& h) { return h.first < static_cast<int>(slides.size()) && slides[h.first] > 0; });
   if (heads.empty()) throw InputError(fmt::format("'{}' has no layer that sees all tokens, so there is nothing to calibrate", c.model.file));
 
-  // What was measured before in the same way is not measured again.
-  const Json same = {{"text_sha256", io::sha256(text)}, {"n_token", c.n_token}, {"windows", o.windows}, {"chunk", o.chunk}, {"bos", bos}, {"n_head", heads.size()}};
-  Json& calibration = map["calibration"];
-  if (calibration.is_object()) {
-    for (const auto& [key, value] : same.items())
-      if (calibration.value(key, Json()) != value)
-        throw InputError(fmt::format("'{}' is calibrated with {} {}, not {}; give that, or a new map of sinkscope profile --sinkmap", o.sink_map, key, calibration.value(key, Json()).dump(), value.dump()));
-  } else {
-    calibration = same, calibration["heads"] = Json::array();
+  if (!calibration.is_object()) {
+    calibration = same;
+    calibration["n_head"] = heads.size(), calibration["heads"] = Json::array();
   }
   calibration["ppl"] = c.ppl;
   for (size_t i = 0; i < heads.size(); ++i) {
