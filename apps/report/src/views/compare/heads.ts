@@ -12,7 +12,7 @@ import { mapPlot } from "../../plot/map";
 import { table } from "../../plot/table";
 import { hideTip, showTip } from "../../plot/tip";
 import { ALPHA_AXIS, alphaPoints, headOn, headsOf, mapSize, named, pictureOf, promptsOf, queryTable, scaleChoice, scaleOf, type HeadOn, type Picture } from "../attention";
-import { range } from "../head";
+import { firstMeasured, range } from "../head";
 import { choice, half, pairs, section, type Context } from "../view";
 import { columnsOf, curves, difference, filesOf, lessFirst } from "./parts";
 
@@ -48,7 +48,7 @@ export const changeOf = (a: HeadNumbers, b: HeadNumbers): HeadNumbers => a.map((
 
 function mostChanged(a: HeadNumbers, b: HeadNumbers): { layer: number; head: number } {
   const cells = (likeGrids(a, b) ? gridRows(changeOf(a, b)) : gridRows(a)).filter((c) => isNumber(c.value));
-  return cells.reduce((most, c) => (Math.abs(c.value!) > Math.abs(most.value!) ? c : most), cells[0]!);
+  return cells.reduce((most, c) => (Math.abs(c.value!) > Math.abs(most.value!) ? c : most), { layer: firstMeasured(a), head: 0, value: 0 });
 }
 
 // A grid of each document and of each difference; a cell chooses the head that is compared below.

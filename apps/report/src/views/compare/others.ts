@@ -99,15 +99,21 @@ export function training(all: Document[], context: Context): Node[] {
   const like = (v: Variant, i: number) => variants[i]!.find((o) => alone || o.name === v.name);
   const shared = variants[0]!.filter((v) => all.every((_, i) => like(v, i)));
   const whole = (v: Variant) => curveOf(v, axis, metric.of).filter((p) => p.n === v.runs.length && p.x > 0);
-  // A later document's curve where the first was measured: runs of unlike lengths and batches measure at unlike places.
-  const pointsOf = (v: Variant, i: number) => (i === 0 ? whole(v) : whole(v).length === 0 ? [] : whole(variants[0]!.find((o) => alone || o.name === v.name)!).map(({ x }) => ({ x, y: valueAt(whole(v), x) })));
+  // Later documents at the places of the first: runs of unlike lengths and batches measure at unlike ones.
+  const curvesOf = (v: Variant) => {
+    const [first, ...later] = all.map((_, i) => whole(like(v, i)!));
+    return [first!, ...later.map((curve) => first!.map(({ x }) => ({ x, y: valueAt(curve, x) })))];
+  };
   const controls = h("div", { class: "controls" },
     choice("Over", "axis", [["step", "steps"], ["tokens", "tokens"]], axis, context),
     shared.length > 0 && choice("Difference of", "metric", metrics.map((m) => [m.key, m.label] as const), metric.key, context));
   return [
     section("Emergence", controls, ...pairs(metrics.slice(0, 6).map((m) => figure({ id: m.key, title: m.label, note: m.what, plot: emergence(each, m, axis, half(width), 290), numbers: () => curveTable(each, m, axis), file: filesOf(all) })))),
-    ...shared.map((v) => section(alone ? "Difference" : v.label, curves(all, {
-      id: `variant-${v.name}`, title: metric.label, note: metric.what, x: axis === "step" ? "training step" : "tokens trained on", logX: true, y: { label: metric.label, ...(metric.log ? { type: "log" } : {}) },
-    }, (_, i) => pointsOf(like(v, i)!, i), context))),
+    ...shared.map((v) => {
+      const points = curvesOf(v);
+      return section(alone ? "Difference" : v.label, curves(all, {
+        id: `variant-${v.name}`, title: metric.label, note: metric.what, x: axis === "step" ? "training step" : "tokens trained on", logX: true, y: { label: metric.label, ...(metric.log ? { type: "log" } : {}) },
+      }, (_, i) => points[i]!, context));
+    }),
   ];
 }
